@@ -1,0 +1,2 @@
+//! Selvedge.
+#![forbid(unsafe_code)]
