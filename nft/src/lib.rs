@@ -1,1 +1,28 @@
-//! Typed nftables.
+//! Typed nftables, knowing nothing of Kubernetes.
+//!
+//! ```text
+//!  Ruleset (values, Eq) ── diff(current, desired) ──> Transaction ──> Dataplane
+//!     │                                                               ├ Kernel  one netlink batch, acknowledged
+//!     ├── text: what `nft -f` loads                                   └ Fake    the kernel's reference rules in memory
+//!     └── Dataplane::read gives the same values back
+//! ```
+//!
+//! Rules are written at the level of nft's own language (`ip saddr @web tcp dport 80 accept`): what the kernel's
+//! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
+
+mod dataplane;
+mod name;
+mod rule;
+mod ruleset;
+mod transaction;
+mod value;
+
+pub use dataplane::{Committed, Dataplane, DataplaneError};
+pub use name::{Comment, IfName, InvalidName, Name};
+pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
+pub use ruleset::{
+    BaseChain, Chain, ChainPolicy, Counter, Elements, Family, Hook, MapEntry, Ruleset, Set,
+    SetHeader, Table, TableId,
+};
+pub use transaction::{Op, Transaction};
+pub use value::{Datatype, Key, KeyError, Value};

@@ -1,0 +1,70 @@
+//! What can hold a ruleset: the kernel, or the fake in memory.
+
+use std::io;
+
+use crate::ruleset::{Ruleset, TableId};
+use crate::transaction::Transaction;
+
+/// A place that holds tables and carries out transactions.
+pub trait Dataplane {
+    /// Reads the tables named; one that does not exist is absent from the answer.
+    ///
+    /// The answer is one consistent state: a read that a change interrupted is repeated.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when the state can't be read.
+    fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError>;
+
+    /// Carries out the whole transaction, or nothing of it. An empty one sends nothing.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Refused`] names the first operation that was refused; nothing has changed then. After any
+    /// other error the state is unknown and must be read back.
+    fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError>;
+}
+
+/// What it took to carry out a transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Netlink messages, without the batch's begin and end.
+    pub messages: usize,
+    /// Bytes of the batch.
+    pub bytes: usize,
+}
+
+/// Why a dataplane could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// The kernel refused one operation, and so the whole transaction.
+    #[error("the kernel refused to {operation}: {source}")]
+    Refused {
+        /// The operation and its object, in words.
+        operation: String,
+        /// The operation's index in the transaction, where it is known.
+        index: Option<usize>,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The netlink socket can't be used: no permission, no nf_tables, no buffer.
+    #[error("nftables can't be reached ({doing}): {source}")]
+    Unreachable {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The kernel's answer could not be understood.
+    #[error("the kernel's answer about {object} can't be read: {reason}")]
+    Malformed {
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The state kept changing while it was read.
+    #[error("the ruleset kept changing while it was read ({attempts} attempts)")]
+    Interrupted {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}

@@ -1,0 +1,128 @@
+//! A transaction: an ordered list of operations that the kernel carries out together or not at all.
+
+use std::sync::Arc;
+
+use crate::name::{Comment, Name};
+use crate::rule::Rule;
+use crate::ruleset::{BaseChain, Counter, Elements, SetHeader, TableId};
+
+/// One operation on one object of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Make the table; it must not exist.
+    AddTable {
+        /// The table.
+        table: TableId,
+        /// Its comment.
+        comment: Option<Comment>,
+    },
+    /// Delete the table and all that is in it; it must exist.
+    DeleteTable {
+        /// The table.
+        table: TableId,
+    },
+    /// Make a named counter.
+    AddCounter {
+        /// The table.
+        table: TableId,
+        /// The counter's name.
+        name: Name,
+        /// The counter.
+        counter: Arc<Counter>,
+    },
+    /// Delete a named counter that no rule names.
+    DeleteCounter {
+        /// The table.
+        table: TableId,
+        /// The counter's name.
+        name: Name,
+    },
+    /// Make an empty set or verdict map.
+    AddSet {
+        /// The table.
+        table: TableId,
+        /// The set's name.
+        name: Name,
+        /// What it is.
+        header: SetHeader,
+        /// Empty; its kind tells the set's flags.
+        kind: Elements,
+    },
+    /// Delete a set that no rule names.
+    DeleteSet {
+        /// The table.
+        table: TableId,
+        /// The set's name.
+        name: Name,
+    },
+    /// Add elements, none of which is in the set.
+    AddElements {
+        /// The table.
+        table: TableId,
+        /// The set's name.
+        name: Name,
+        /// The key's type.
+        header: SetHeader,
+        /// The elements.
+        elements: Elements,
+    },
+    /// Delete elements, all of which are in the set.
+    DeleteElements {
+        /// The table.
+        table: TableId,
+        /// The set's name.
+        name: Name,
+        /// The key's type.
+        header: SetHeader,
+        /// The elements; of a map the keys alone count.
+        elements: Elements,
+    },
+    /// Make a chain without rules.
+    AddChain {
+        /// The table.
+        table: TableId,
+        /// The chain's name.
+        name: Name,
+        /// Where it is attached.
+        base: Option<BaseChain>,
+        /// Its comment.
+        comment: Option<Comment>,
+    },
+    /// Delete a chain that nothing names, with its rules.
+    DeleteChain {
+        /// The table.
+        table: TableId,
+        /// The chain's name.
+        name: Name,
+    },
+    /// Delete all rules of a chain.
+    FlushChain {
+        /// The table.
+        table: TableId,
+        /// The chain's name.
+        name: Name,
+    },
+    /// Append a rule to a chain.
+    AddRule {
+        /// The table.
+        table: TableId,
+        /// The chain's name.
+        chain: Name,
+        /// The rule.
+        rule: Rule,
+    },
+}
+
+/// What [`crate::diff`] computes and a dataplane commits: all or nothing, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The operations.
+    pub ops: Vec<Op>,
+}
+
+impl Transaction {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+}
