@@ -1,0 +1,52 @@
+//! Label sets.
+
+use std::sync::Arc;
+
+use super::Text;
+
+/// The labels of a pod or namespace: keys with their values, sorted by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Arc<[(Text, Text)]>);
+
+impl Labels {
+    /// The value of `key`, where the label is present.
+    pub fn get(&self, key: &Text) -> Option<&Text> {
+        let at = self.0.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+        self.0.get(at).map(|(_, value)| value)
+    }
+
+    /// All labels in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&Text, &Text)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// The same labels with one more, unless its key is there already.
+    #[must_use]
+    pub fn with_default(&self, key: &str, value: &str) -> Self {
+        let key = Text::from(key);
+        if self.get(&key).is_some() {
+            return self.clone();
+        }
+        self.iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .chain([(key.clone(), Text::from(value))])
+            .collect()
+    }
+}
+
+impl FromIterator<(Text, Text)> for Labels {
+    /// Of several values for one key the last counts, as in JSON.
+    fn from_iter<I: IntoIterator<Item = (Text, Text)>>(labels: I) -> Self {
+        let sorted: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
+        Self(sorted.into_iter().collect())
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(labels: I) -> Self {
+        labels
+            .into_iter()
+            .map(|(key, value)| (Text::from(key), Text::from(value)))
+            .collect()
+    }
+}
