@@ -7,6 +7,7 @@
 pub mod cidr;
 pub mod labels;
 pub mod object;
+pub mod parse;
 pub mod port;
 pub mod selector;
 
