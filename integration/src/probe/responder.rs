@@ -1,0 +1,432 @@
+//! The servers of a host, all on one thread: they say the host's name and echo.
+//!
+//! - TCP: `name\n` after accepting, then every byte comes back
+//! - UDP: `name\n` and the datagram
+//! - SCTP: INIT ACK whose cookie is `name\n`; ABORT on ports that nobody listens on
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
+use socket2::{Domain, Socket, Type};
+
+use super::sctp::Packet;
+use super::{Protocol, icmp};
+use crate::error::{During, Error};
+use crate::netns::Netns;
+
+/// For answers that pile up behind a slow reader.
+const CONNECTION_BUFFER: usize = 64 * 1024;
+/// Bursts of datagrams wait here for a busy server instead of being lost.
+const DATAGRAM_BUFFER: usize = 8 * 1024 * 1024;
+
+/// All servers of a lab.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    all: Mutex<Vec<Weak<Shared>>>,
+}
+
+impl Registry {
+    /// Returns when every server has worked through what had reached its sockets before this call.
+    pub(crate) fn catch_up(&self) {
+        let all: Vec<Arc<Shared>> = {
+            let mut all = lock(&self.all);
+            all.retain(|one| one.strong_count() > 0);
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        let rounds: Vec<u64> = all.iter().map(|one| one.request_round()).collect();
+        for (one, round) in all.iter().zip(rounds) {
+            one.await_round(round);
+        }
+    }
+}
+
+/// Stops when it drops.
+#[derive(Debug)]
+pub(crate) struct Responder {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    sctp: bool,
+}
+
+struct Shared {
+    name: String,
+    wake: EventFd,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "servers of {}", self.name)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Sockets that the thread shall take over.
+    new: Vec<(Service, Socket)>,
+    /// Ports served now.
+    listening: BTreeSet<(Protocol, u16)>,
+    requested: u64,
+    done: u64,
+    stop: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Service {
+    Tcp(u16),
+    Udp(u16),
+    Sctp4,
+    Sctp6,
+}
+
+impl Shared {
+    fn request_round(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.requested += 1;
+        let round = state.requested;
+        drop(state);
+        self.wake();
+        round
+    }
+
+    fn await_round(&self, round: u64) {
+        // A server that has died must not hang the test.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut state = lock(&self.state);
+        while state.done < round && !state.stop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn wake(&self) {
+        // Full means that it will wake anyway.
+        let _ = self.wake.write(1);
+    }
+}
+
+impl Responder {
+    pub(crate) fn start(name: &str, registry: &Registry) -> Result<Self, Error> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let wake = EventFd::from_flags(flags).during("make an eventfd")?;
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            wake,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        lock(&registry.all).push(Arc::downgrade(&shared));
+        let thread = std::thread::Builder::new()
+            .name(name.replace('\0', ""))
+            .spawn({
+                let shared = shared.clone();
+                move || serve(&shared)
+            })
+            .during("start a thread")?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+            sctp: false,
+        })
+    }
+
+    pub(crate) fn listen(
+        &mut self,
+        netns: &Netns,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<(), Error> {
+        if lock(&self.shared.state)
+            .listening
+            .contains(&(protocol, port))
+        {
+            return Ok(());
+        }
+        let what = format!("listen on {protocol} port {port} of {}", self.shared.name);
+        let socket = match protocol {
+            Protocol::Tcp => Some((Service::Tcp(port), netns.run(|| tcp(port))?.during(&what)?)),
+            Protocol::Udp => Some((Service::Udp(port), netns.run(|| udp(port))?.during(&what)?)),
+            Protocol::Sctp => {
+                self.serve_sctp(netns)?;
+                None
+            }
+            Protocol::Icmp => return Ok(()),
+        };
+        let mut state = lock(&self.shared.state);
+        state.new.extend(socket);
+        state.listening.insert((protocol, port));
+        drop(state);
+        self.shared.wake();
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, protocol: Protocol, port: u16) -> Result<(), Error> {
+        lock(&self.shared.state).listening.remove(&(protocol, port));
+        // After the round the socket is closed.
+        let round = self.shared.request_round();
+        self.shared.await_round(round);
+        Ok(())
+    }
+
+    /// Answers INITs from now on, with ABORT until a port is served.
+    pub(crate) fn serve_sctp(&mut self, netns: &Netns) -> Result<(), Error> {
+        if self.sctp {
+            return Ok(());
+        }
+        let (v4, v6) = netns
+            .run(|| -> io::Result<_> { Ok((sctp(Domain::IPV4)?, sctp(Domain::IPV6)?)) })?
+            .during("open raw SCTP sockets")?;
+        let mut state = lock(&self.shared.state);
+        state.new.push((Service::Sctp4, v4));
+        state.new.push((Service::Sctp6, v6));
+        drop(state);
+        self.sctp = true;
+        self.shared.wake();
+        Ok(())
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.wake();
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tcp(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(4096)?;
+    Ok(socket)
+}
+
+fn udp(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.set_nonblocking(true)?;
+    setsockopt(&socket, sockopt::RcvBufForce, &DATAGRAM_BUFFER)?;
+    // The answer must come from the address that was asked.
+    setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket)
+}
+
+fn sctp(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::RAW, Some(libc::IPPROTO_SCTP.into()))?;
+    socket.set_nonblocking(true)?;
+    if domain == Domain::IPV4 {
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    }
+    Ok(socket)
+}
+
+/// A connection that echoes.
+struct Connection {
+    socket: Socket,
+    pending: Vec<u8>,
+}
+
+fn serve(shared: &Shared) {
+    let mut services: BTreeMap<Service, Socket> = BTreeMap::new();
+    let mut connections: Vec<Connection> = Vec::new();
+    let greeting = format!("{}\n", shared.name);
+    loop {
+        let _ = shared.wake.read();
+        let (round, listening) = {
+            let mut state = lock(&shared.state);
+            if state.stop {
+                return;
+            }
+            services.extend(state.new.drain(..));
+            (state.requested, state.listening.clone())
+        };
+        services.retain(|service, _| match service {
+            Service::Tcp(port) => listening.contains(&(Protocol::Tcp, *port)),
+            Service::Udp(port) => listening.contains(&(Protocol::Udp, *port)),
+            Service::Sctp4 | Service::Sctp6 => true,
+        });
+        for (service, socket) in &services {
+            match service {
+                Service::Tcp(_) => accept(socket, &greeting, &mut connections),
+                Service::Udp(_) => answer(socket, |datagram| {
+                    Some([greeting.as_bytes(), datagram].concat())
+                }),
+                Service::Sctp4 => answer(socket, |packet| {
+                    answer_sctp(icmp::after_ipv4_header(packet)?, &shared.name, &listening)
+                }),
+                Service::Sctp6 => answer(socket, |packet| {
+                    answer_sctp(packet, &shared.name, &listening)
+                }),
+            }
+        }
+        connections.retain_mut(|connection| connection.echo().is_ok());
+        finish_round(shared, round);
+        wait(shared, &services, &connections);
+    }
+}
+
+fn finish_round(shared: &Shared, round: u64) {
+    let mut state = lock(&shared.state);
+    if state.done < round {
+        state.done = round;
+        shared.changed.notify_all();
+    }
+}
+
+fn wait(shared: &Shared, services: &BTreeMap<Service, Socket>, connections: &[Connection]) {
+    let wake = std::iter::once(PollFd::new(shared.wake.as_fd(), PollFlags::POLLIN));
+    let listeners = services
+        .values()
+        .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+    let established = connections
+        .iter()
+        .map(|one| PollFd::new(one.socket.as_fd(), one.events()));
+    let mut fds: Vec<PollFd> = wake.chain(listeners).chain(established).collect();
+    // Whatever poll says, the next turn looks at every socket.
+    let _ = poll(&mut fds, PollTimeout::NONE);
+}
+
+fn accept(socket: &Socket, greeting: &str, connections: &mut Vec<Connection>) {
+    while let Ok((socket, _)) = socket.accept() {
+        let ready = socket.set_nonblocking(true).is_ok() && socket.set_tcp_nodelay(true).is_ok();
+        if ready {
+            connections.push(Connection {
+                socket,
+                pending: greeting.as_bytes().to_vec(),
+            });
+        }
+    }
+}
+
+impl Connection {
+    fn events(&self) -> PollFlags {
+        let mut events = PollFlags::empty();
+        if self.pending.len() < CONNECTION_BUFFER {
+            events |= PollFlags::POLLIN;
+        }
+        if !self.pending.is_empty() {
+            events |= PollFlags::POLLOUT;
+        }
+        events
+    }
+
+    /// Reads and writes what goes without waiting; an error is the connection's end.
+    fn echo(&mut self) -> io::Result<()> {
+        loop {
+            while !self.pending.is_empty() {
+                match self.socket.write(&self.pending) {
+                    Ok(length) => drop(self.pending.drain(..length)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.pending.len() >= CONNECTION_BUFFER {
+                return Ok(());
+            }
+            let mut buffer = [0; 16 * 1024];
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self
+                    .pending
+                    .extend_from_slice(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Answers every datagram that waits, from the address that it was sent to.
+fn answer(socket: &Socket, mut reply: impl FnMut(&[u8]) -> Option<Vec<u8>>) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
+    loop {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let received =
+            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags);
+        let (length, from, info) = match received {
+            Ok(message) => {
+                let info = message.cmsgs().ok().and_then(|mut all| all.next());
+                (message.bytes, message.address, info)
+            }
+            Err(Errno::EAGAIN) => return,
+            // An ICMP error about an earlier answer; what else there is shows in the next turn.
+            Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => continue,
+            Err(_) => return,
+        };
+        let datagram = buffer.get(..length).unwrap_or_default();
+        let (Some(from), Some(text)) = (from, reply(datagram)) else {
+            continue;
+        };
+        // A raw IPv6 socket delivers the protocol number where the port stands, and refuses it in an answer.
+        let parts = [IoSlice::new(&text)];
+        let sent = match info {
+            Some(ControlMessageOwned::Ipv6PacketInfo(mut info)) => {
+                // The way back is the routing table's choice, except where an address says nothing without its link.
+                if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
+                    info.ipi6_ifindex = 0;
+                }
+                let control = [ControlMessage::Ipv6PacketInfo(&info)];
+                sendmsg(socket.as_raw_fd(), &parts, &control, flags, Some(&from))
+            }
+            Some(ControlMessageOwned::Ipv4PacketInfo(mut info)) => {
+                // The kernel takes the source address from ipi_spec_dst; ipi_addr is what the packet said.
+                info.ipi_spec_dst = info.ipi_addr;
+                info.ipi_ifindex = 0;
+                let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                sendmsg(socket.as_raw_fd(), &parts, &control, flags, Some(&from))
+            }
+            _ => Err(Errno::EINVAL),
+        };
+        if sent.is_err() {
+            // Sent to a multicast or broadcast address, which can be nobody's source.
+            let _ = sendmsg(socket.as_raw_fd(), &parts, &[], flags, Some(&from));
+        }
+    }
+}
+
+fn answer_sctp(
+    packet: &[u8],
+    name: &str,
+    listening: &BTreeSet<(Protocol, u16)>,
+) -> Option<Vec<u8>> {
+    let packet = Packet::decode(packet)?;
+    let serves = listening.contains(&(Protocol::Sctp, packet.destination));
+    Some(packet.answer(serves.then_some(name))?.encode())
+}
