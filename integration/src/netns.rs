@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::{fmt, fs};
@@ -225,6 +225,19 @@ impl NsCommand {
             status: output.status.to_string(),
             stderr: stderr.split_whitespace().collect::<Vec<_>>().join(" "),
         })
+    }
+
+    /// Runs to the end on this process's own standard input and output; it dies with this process.
+    pub fn interactive(self) -> Result<ExitStatus, Error> {
+        let what = self.describe();
+        let mut command = Command::new("setpriv");
+        self.prepare(&mut command);
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(self.words());
+        // The thread that spawns waits: the death signal is bound to it.
+        let status = self.netns.run(|| command.status())?;
+        status.during(&format!("run {what}"))
     }
 
     /// Starts it in the background: killed when the handle drops and when this process dies.

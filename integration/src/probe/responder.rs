@@ -237,6 +237,8 @@ fn udp(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
     socket.set_only_v6(false)?;
     socket.set_nonblocking(true)?;
+    // As a server on 0.0.0.0 has it: groups that the host has joined (224.0.0.1), not only the socket itself.
+    socket.set_multicast_all_v4(true)?;
     setsockopt(&socket, sockopt::RcvBufForce, &DATAGRAM_BUFFER)?;
     // The answer must come from the address that was asked.
     setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;

@@ -26,6 +26,12 @@ struct Inner {
     registry: Arc<Registry>,
 }
 
+impl AsRef<Host> for Host {
+    fn as_ref(&self) -> &Host {
+        self
+    }
+}
+
 impl Host {
     /// Makes the namespace; links and addresses are put by the caller.
     pub(crate) fn create(

@@ -65,6 +65,12 @@ impl Deref for Node {
     }
 }
 
+impl AsRef<Host> for Node {
+    fn as_ref(&self) -> &Host {
+        self
+    }
+}
+
 impl Node {
     /// Makes the node's namespace with its sysctls and its port on the underlay.
     pub(super) fn create(

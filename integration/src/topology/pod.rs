@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use crc::{CRC_32_ISCSI, Crc};
 use ipnet::IpNet;
 
 use super::host::Host;
@@ -110,6 +110,12 @@ impl Deref for Pod {
     }
 }
 
+impl AsRef<Host> for Pod {
+    fn as_ref(&self) -> &Host {
+        self
+    }
+}
+
 impl Pod {
     pub(super) fn new(
         name: &str,
@@ -117,14 +123,13 @@ impl Pod {
         addresses: Vec<IpAddr>,
         registry: Arc<Registry>,
     ) -> Result<Self, Error> {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
         let mac = mac_of(&addresses);
         let host = Host::create(name, addresses, "eth0", registry)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 host,
                 node,
-                veth: format!("veth{:08x}", NEXT.fetch_add(1, Ordering::Relaxed)),
+                veth: veth_of(name),
                 mac,
             }),
         })
@@ -203,4 +208,12 @@ fn mac_of(addresses: &[IpAddr]) -> [u8; 6] {
         None => [0; 4],
     };
     [0x0a, 0x58, a, b, c, d]
+}
+
+/// The same in every run, and unlike the names of other pods.
+fn veth_of(pod: &str) -> String {
+    format!(
+        "veth{:08x}",
+        Crc::<u32>::new(&CRC_32_ISCSI).checksum(pod.as_bytes())
+    )
 }
