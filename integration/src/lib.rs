@@ -15,13 +15,14 @@
 //!     .build()?;
 //! let [web, db] = lab.pods_named(["shop/web", "shop/db"])?;
 //! db.listen(Tcp, 5432)?;
+//! assert!(web.reaches(&db, Tcp, 5432)?);
 //! let outcome = web.probe(Probe::tcp(db.ipv4()?, 5432))?;
 //! assert_eq!(outcome.answered_by(), Some("shop/db"));
 //!
 //! lab.node("node-2")?.netns().nft(
 //!     "table inet test { chain forward { type filter hook forward priority 0; tcp dport 5432 drop; }; }",
 //! )?;
-//! assert!(web.probe(Probe::tcp(db.ipv6()?, 5432))?.is_denied());
+//! assert!(!web.reaches(&db, Tcp, 5432)?);
 //! # Ok::<(), selvedge_lab::Error>(())
 //! ```
 //!
@@ -43,6 +44,7 @@ mod probe;
 mod service;
 mod topology;
 mod traffic;
+mod wait;
 
 pub use daemon::Daemon;
 pub use error::Error;
@@ -61,3 +63,4 @@ pub use topology::pod::{Pod, PodSpec};
 pub use traffic::connects::{ConnectCounts, Connects};
 pub use traffic::tcp::{TcpCounts, TcpFlow};
 pub use traffic::udp::{UdpCounts, UdpStream};
+pub use wait::wait_until;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use selvedge_lab::etherparse::{PacketBuilder, VlanId};
-use selvedge_lab::{Error, Lab, Probe, Protocol};
+use selvedge_lab::{Error, Lab, Probe, Protocol, wait_until};
 
 /// For frames that shall arrive; one that doesn't is a failure after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -115,17 +115,11 @@ fn a_spoofed_source_a_router_advertisement_and_a_lone_segment_arrive() -> Result
     let arrived = capture.wait_for(PATIENCE, |frame| frame.get(54) == Some(&134))?;
     assert!(arrived.is_some());
     // It was whole enough for the kernel to believe it.
-    let deadline = std::time::Instant::now() + PATIENCE;
     let via = format!("via {}", web.link_local()?);
-    while !db
-        .netns()
-        .command("ip")
-        .args(["-6", "route"])
-        .run()?
-        .contains(&via)
-    {
-        assert!(std::time::Instant::now() < deadline, "no route {via}");
-    }
+    wait_until("the false default route", PATIENCE, || {
+        let routes = db.netns().command("ip").args(["-6", "route"]).run()?;
+        Ok(routes.contains(&via))
+    })?;
     Ok(())
 }
 

@@ -6,9 +6,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use selvedge_lab::{Error, Lab, Netns, Protocol, Signal};
+use selvedge_lab::{Error, Lab, Netns, Protocol, Signal, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -40,16 +40,9 @@ fn ties(observer: &Netns) -> Result<usize, Error> {
 }
 
 fn await_no_ties(observer: &Netns) -> Result<(), Error> {
-    let deadline = Instant::now() + PATIENCE;
-    while ties(observer)? > 0 {
-        assert!(
-            Instant::now() < deadline,
-            "{} namespaces are left",
-            ties(observer)?
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
+    wait_until("the end of all namespaces", PATIENCE, || {
+        Ok(ties(observer)? == 0)
+    })
 }
 
 fn busy_lab() -> Result<Lab, Error> {

@@ -17,7 +17,13 @@ fn two_nodes() -> Result<Lab, Error> {
         .pod("shop/web", "node-1")
         .pod("shop/api", "node-1")
         .pod("shop/db", "node-2")
-        .outsider("outsider", [IpAddr::from([203, 0, 113, 7])])
+        .outsider(
+            "outsider",
+            [
+                IpAddr::from([203, 0, 113, 7]),
+                IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7]),
+            ],
+        )
         .build()
 }
 
@@ -51,6 +57,22 @@ fn everything_reaches_everything() -> Result<(), Error> {
     for (((from, probe), outcome), expected) in probes.iter().zip(&outcomes).zip(&expected) {
         assert_eq!(outcome, expected, "{} {probe:?}", from.name());
     }
+    Ok(())
+}
+
+#[test]
+fn families_that_disagree_are_no_single_answer() -> Result<(), Error> {
+    let lab = two_nodes()?;
+    let [web, db] = lab.pods_named(["shop/web", "shop/db"])?;
+    let node = lab.node("node-2")?;
+    db.listen(Protocol::Udp, 53)?;
+    assert!(web.reaches(&db, Protocol::Udp, 53)?);
+    node.netns().nft(&drop_in_forward("meta nfproto ipv6"))?;
+    let error = web.reaches(&db, Protocol::Udp, 53).err();
+    let text = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(text.contains("fd00:10:244:2::2 denied"), "{text}");
+    node.netns().nft(&drop_in_forward("meta nfproto ipv4"))?;
+    assert!(!web.reaches(&db, Protocol::Udp, 53)?);
     Ok(())
 }
 

@@ -1,11 +1,17 @@
 //! Can this host reach that address? Asked with real sockets from inside the host's namespace.
 //!
 //! - [`engine`]: all of a host's probes at once, nonblocking
+//! - [`flight`]: one of them
 //! - [`responder`]: the servers that answer them
+//! - [`answer`]: what they answer
+//! - [`neighbours`]: whether the machine's tables were large enough
 //! - [`sctp`], [`icmp`]: the packets of protocols for which the kernel gives raw sockets only
 
+pub(crate) mod answer;
 pub(crate) mod engine;
+pub(crate) mod flight;
 pub(crate) mod icmp;
+pub(crate) mod neighbours;
 pub(crate) mod responder;
 pub(crate) mod sctp;
 

@@ -6,30 +6,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
-    sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
-use super::sctp::Packet;
+use super::answer::{Connection, accept, answer, answer_sctp};
 use super::{Protocol, icmp};
 use crate::error::{During, Error};
 use crate::netns::Netns;
 
-/// For answers that pile up behind a slow reader.
-const CONNECTION_BUFFER: usize = 64 * 1024;
 /// Bursts of datagrams wait here for a busy server instead of being lost.
 const DATAGRAM_BUFFER: usize = 8 * 1024 * 1024;
 
@@ -257,12 +251,6 @@ fn sctp(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A connection that echoes.
-struct Connection {
-    socket: Socket,
-    pending: Vec<u8>,
-}
-
 fn serve(shared: &Shared) {
     let mut services: BTreeMap<Service, Socket> = BTreeMap::new();
     let mut connections: Vec<Connection> = Vec::new();
@@ -321,114 +309,4 @@ fn wait(shared: &Shared, services: &BTreeMap<Service, Socket>, connections: &[Co
     let mut fds: Vec<PollFd> = wake.chain(listeners).chain(established).collect();
     // Whatever poll says, the next turn looks at every socket.
     let _ = poll(&mut fds, PollTimeout::NONE);
-}
-
-fn accept(socket: &Socket, greeting: &str, connections: &mut Vec<Connection>) {
-    while let Ok((socket, _)) = socket.accept() {
-        let ready = socket.set_nonblocking(true).is_ok() && socket.set_tcp_nodelay(true).is_ok();
-        if ready {
-            connections.push(Connection {
-                socket,
-                pending: greeting.as_bytes().to_vec(),
-            });
-        }
-    }
-}
-
-impl Connection {
-    fn events(&self) -> PollFlags {
-        let mut events = PollFlags::empty();
-        if self.pending.len() < CONNECTION_BUFFER {
-            events |= PollFlags::POLLIN;
-        }
-        if !self.pending.is_empty() {
-            events |= PollFlags::POLLOUT;
-        }
-        events
-    }
-
-    /// Reads and writes what goes without waiting; an error is the connection's end.
-    fn echo(&mut self) -> io::Result<()> {
-        loop {
-            while !self.pending.is_empty() {
-                match self.socket.write(&self.pending) {
-                    Ok(length) => drop(self.pending.drain(..length)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                }
-            }
-            if self.pending.len() >= CONNECTION_BUFFER {
-                return Ok(());
-            }
-            let mut buffer = [0; 16 * 1024];
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(length) => self
-                    .pending
-                    .extend_from_slice(buffer.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Answers every datagram that waits, from the address that it was sent to.
-fn answer(socket: &Socket, mut reply: impl FnMut(&[u8]) -> Option<Vec<u8>>) {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
-    loop {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        let flags = MsgFlags::MSG_DONTWAIT;
-        let received =
-            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags);
-        let (length, from, info) = match received {
-            Ok(message) => {
-                let info = message.cmsgs().ok().and_then(|mut all| all.next());
-                (message.bytes, message.address, info)
-            }
-            Err(Errno::EAGAIN) => return,
-            // An ICMP error about an earlier answer; what else there is shows in the next turn.
-            Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH) => continue,
-            Err(_) => return,
-        };
-        let datagram = buffer.get(..length).unwrap_or_default();
-        let (Some(from), Some(text)) = (from, reply(datagram)) else {
-            continue;
-        };
-        // A raw IPv6 socket delivers the protocol number where the port stands, and refuses it in an answer.
-        let parts = [IoSlice::new(&text)];
-        let sent = match info {
-            Some(ControlMessageOwned::Ipv6PacketInfo(mut info)) => {
-                // The way back is the routing table's choice, except where an address says nothing without its link.
-                if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
-                    info.ipi6_ifindex = 0;
-                }
-                let control = [ControlMessage::Ipv6PacketInfo(&info)];
-                sendmsg(socket.as_raw_fd(), &parts, &control, flags, Some(&from))
-            }
-            Some(ControlMessageOwned::Ipv4PacketInfo(mut info)) => {
-                // The kernel takes the source address from ipi_spec_dst; ipi_addr is what the packet said.
-                info.ipi_spec_dst = info.ipi_addr;
-                info.ipi_ifindex = 0;
-                let control = [ControlMessage::Ipv4PacketInfo(&info)];
-                sendmsg(socket.as_raw_fd(), &parts, &control, flags, Some(&from))
-            }
-            _ => Err(Errno::EINVAL),
-        };
-        if sent.is_err() {
-            // Sent to a multicast or broadcast address, which can be nobody's source.
-            let _ = sendmsg(socket.as_raw_fd(), &parts, &[], flags, Some(&from));
-        }
-    }
-}
-
-fn answer_sctp(
-    packet: &[u8],
-    name: &str,
-    listening: &BTreeSet<(Protocol, u16)>,
-) -> Option<Vec<u8>> {
-    let packet = Packet::decode(packet)?;
-    let serves = listening.contains(&(Protocol::Sctp, packet.destination));
-    Some(packet.answer(serves.then_some(name))?.encode())
 }

@@ -146,6 +146,47 @@ impl Host {
         engine::run(self, probes)
     }
 
+    /// Whether this host's packets get to another, over every IP family that both have.
+    ///
+    /// # Errors
+    /// When the families disagree, share none, or a probe fails; use [`probe`](Self::probe) where that may be.
+    pub fn reaches(
+        &self,
+        to: impl AsRef<Host>,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<bool, Error> {
+        let to = to.as_ref();
+        let probes: Vec<Probe> = to
+            .addresses()
+            .iter()
+            .filter(|theirs| {
+                self.addresses()
+                    .iter()
+                    .any(|own| own.is_ipv4() == theirs.is_ipv4())
+            })
+            .map(|address| Probe::new(protocol, *address, port))
+            .collect();
+        let outcomes = self.probe_all(&probes)?;
+        let all = |f: fn(&Outcome) -> bool| !outcomes.is_empty() && outcomes.iter().all(f);
+        match (all(Outcome::is_allowed), all(Outcome::is_denied)) {
+            (true, _) => Ok(true),
+            (_, true) => Ok(false),
+            _ => {
+                let each = probes.iter().zip(&outcomes);
+                let each: Vec<_> = each
+                    .map(|(probe, out)| format!("{} {out}", probe.to))
+                    .collect();
+                Err(Error::invalid(format!(
+                    "{} to {} {protocol} {port} has no single answer: {}",
+                    self.name(),
+                    to.name(),
+                    each.join(", ")
+                )))
+            }
+        }
+    }
+
     /// A socket that sends whole Ethernet frames from [`interface`](Self::interface).
     pub fn frame_socket(&self) -> Result<FrameSocket, Error> {
         FrameSocket::open(&self.inner.netns, &self.inner.interface)

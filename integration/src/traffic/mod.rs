@@ -42,6 +42,10 @@ impl<T: Send + 'static> Worker<T> {
         })
     }
 
+    fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     fn stop(mut self) -> Result<T, Error> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take() {

@@ -96,6 +96,11 @@ impl TcpFlow {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// Whether the connection has ended by itself; `stop` tells why.
+    pub fn has_ended(&self) -> bool {
+        self.worker.has_ended()
+    }
+
     /// The client's address and port.
     pub fn local(&self) -> SocketAddr {
         self.local
