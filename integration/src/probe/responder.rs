@@ -310,3 +310,45 @@ fn wait(shared: &Shared, services: &BTreeMap<Service, Socket>, connections: &[Co
     // Whatever poll says, the next turn looks at every socket.
     let _ = poll(&mut fds, PollTimeout::NONE);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::{Lab, Probe};
+
+    #[test]
+    fn a_slow_server_is_not_a_firewall() -> Result<(), Error> {
+        let lab = Lab::builder()
+            .node("node-1")
+            .pod("shop/web", "node-1")
+            .pod("shop/db", "node-1")
+            .build()?;
+        let [web, db] = lab.pods_named(["shop/web", "shop/db"])?;
+        for protocol in [Protocol::Udp, Protocol::Sctp] {
+            db.listen(protocol, 53)?;
+            let servers: Vec<_> = lock(&db.registry().all)
+                .iter()
+                .filter_map(Weak::upgrade)
+                .filter(|one| one.name == "shop/db")
+                .collect();
+            let (held, holding) = mpsc::channel();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // No server gets past the beginning of its next turn.
+                    let guards: Vec<_> = servers.iter().map(|one| lock(&one.state)).collect();
+                    assert_eq!(guards.len(), 1);
+                    let _ = held.send(());
+                    std::thread::sleep(Duration::from_secs(1));
+                });
+                holding.recv().unwrap();
+                let probe = Probe::new(protocol, db.ipv4()?, 53).window(Duration::from_millis(10));
+                let outcome = web.probe(probe)?;
+                assert_eq!(outcome.answered_by(), Some("shop/db"), "{protocol}");
+                Ok::<(), Error>(())
+            })?;
+        }
+        Ok(())
+    }
+}
