@@ -13,6 +13,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 pub mod cluster;
 pub mod compile;
 pub mod index;
