@@ -10,14 +10,24 @@
 //! Rules are written at the level of nft's own language (`ip saddr @web tcp dport 80 accept`): what the kernel's
 //! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 mod dataplane;
+mod diff;
+mod fake;
 mod name;
+mod refs;
 mod rule;
 mod ruleset;
+#[cfg(test)]
+mod testing;
+pub mod text;
 mod transaction;
 mod value;
 
 pub use dataplane::{Committed, Dataplane, DataplaneError};
+pub use diff::diff;
+pub use fake::{Fake, Fault, errno};
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{
