@@ -10,7 +10,10 @@
 //! Rules are written at the level of nft's own language (`ip saddr @web tcp dport 80 accept`): what the kernel's
 //! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
 
+#![deny(unsafe_code)]
+
 mod dataplane;
+mod kernel;
 mod name;
 mod rule;
 mod ruleset;
@@ -18,6 +21,7 @@ mod transaction;
 mod value;
 
 pub use dataplane::{Committed, Dataplane, DataplaneError};
+pub use kernel::Kernel;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{
