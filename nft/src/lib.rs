@@ -10,11 +10,14 @@
 //! Rules are written at the level of nft's own language (`ip saddr @web tcp dport 80 accept`): what the kernel's
 //! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
 
+#![deny(unsafe_code)]
+
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
 mod dataplane;
 mod diff;
 mod fake;
+mod kernel;
 mod name;
 mod refs;
 mod rule;
@@ -28,6 +31,7 @@ mod value;
 pub use dataplane::{Committed, Dataplane, DataplaneError};
 pub use diff::diff;
 pub use fake::{Fake, Fault, errno};
+pub use kernel::Kernel;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{
