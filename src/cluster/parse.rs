@@ -52,9 +52,7 @@ fn cidr(text: &str) -> Option<IpNetwork> {
             (Some(v4), Some(length)) => v4_network(v4, length),
             _ => {
                 let net = Ipv6Network::new(v6, length).ok()?;
-                Some(IpNetwork::V6(
-                    Ipv6Network::new(net.network(), length).ok()?,
-                ))
+                Some(IpNetwork::V6(Ipv6Network::new(net.network(), length).ok()?))
             }
         },
     }
@@ -62,9 +60,7 @@ fn cidr(text: &str) -> Option<IpNetwork> {
 
 fn v4_network(address: Ipv4Addr, length: u8) -> Option<IpNetwork> {
     let net = Ipv4Network::new(address, length).ok()?;
-    Some(IpNetwork::V4(
-        Ipv4Network::new(net.network(), length).ok()?,
-    ))
+    Some(IpNetwork::V4(Ipv4Network::new(net.network(), length).ok()?))
 }
 
 /// The address as it is written, mapped or not.

@@ -76,7 +76,12 @@ fn collect(value: &Value, inherited: Inherited<'_>, index: Option<usize>, items:
             api_version: (!of.is_empty()).then_some(api_version).flatten(),
         };
         for (n, item) in values.iter().enumerate() {
-            collect(item, inherited, Some(index.map_or(n, |outer| outer + n)), items);
+            collect(
+                item,
+                inherited,
+                Some(index.map_or(n, |outer| outer + n)),
+                items,
+            );
         }
         return;
     }
@@ -111,14 +116,9 @@ enum Kind {
 
 impl Kind {
     fn of(kind: &str) -> Option<Self> {
-        [
-            Self::Pod,
-            Self::Namespace,
-            Self::Node,
-            Self::NetworkPolicy,
-        ]
-        .into_iter()
-        .find(|k| k.name() == kind)
+        [Self::Pod, Self::Namespace, Self::Node, Self::NetworkPolicy]
+            .into_iter()
+            .find(|k| k.name() == kind)
     }
 
     const fn name(self) -> &'static str {

@@ -160,7 +160,14 @@ mod tests {
 
     #[test]
     fn errors_are_one_line_without_a_position() {
-        for text in ["a: [1", "a: 1\n b: 2\n", "a: *x", "a: 1\na: 2", "\ta: 1", "a: \"\\q\""] {
+        for text in [
+            "a: [1",
+            "a: 1\n b: 2\n",
+            "a: *x",
+            "a: 1\na: 2",
+            "\ta: 1",
+            "a: \"\\q\"",
+        ] {
             let documents = yaml(text);
             let Err(malformed) = &documents[0] else {
                 panic!("{text:?} was read: {documents:?}");
@@ -188,7 +195,10 @@ mod tests {
         let text = "base: &base {app: web, tier: front}\npod: {<<: *base, tier: back}\n";
         let documents = yaml(text);
         let value = &documents[0].as_ref().unwrap().value;
-        assert_eq!(value["pod"], serde_json::json!({"app": "web", "tier": "back"}));
+        assert_eq!(
+            value["pod"],
+            serde_json::json!({"app": "web", "tier": "back"})
+        );
     }
 
     #[test]

@@ -124,8 +124,10 @@ impl Files {
         }
         for (path, error) in walk.failed {
             // A directory that can't be listed: what was in it stays in force.
-            walk.problems
-                .push(SourceProblem::new(path.display(), format!("can't be read: {error}")));
+            walk.problems.push(SourceProblem::new(
+                path.display(),
+                format!("can't be read: {error}"),
+            ));
             let mut within = self.states.split_off(&path);
             let mut after = BTreeMap::new();
             within.retain(|file, state| {
@@ -147,10 +149,8 @@ impl Files {
     }
 
     fn snapshot(&self, problems: Vec<SourceProblem>) -> Snapshot {
-        let mut snapshot = Snapshot {
-            problems,
-            ..Snapshot::default()
-        };
+        let mut snapshot = Snapshot::default();
+        snapshot.problems.extend(problems);
         for state in self.states.values() {
             snapshot.problems.extend(state.unreadable.iter().cloned());
             snapshot.problems.extend(state.problems.iter().cloned());
@@ -236,8 +236,7 @@ impl FileState {
                     Ok(decoded) => self.accept(decoded, origin),
                     Err(undecodable) => {
                         complete = false;
-                        self.problems
-                            .push(SourceProblem::new(origin, undecodable));
+                        self.problems.push(SourceProblem::new(origin, undecodable));
                     }
                 }
             }

@@ -76,10 +76,7 @@ impl Snapshot {
                 if entry.get().0 != object
                     && let Some(first) = &entry.get().1
                 {
-                    let text = format!(
-                        "{} is also in {first}; the one here counts",
-                        entry.key()
-                    );
+                    let text = format!("{} is also in {first}; the one here counts", entry.key());
                     self.problems.push(SourceProblem::new(&origin, text));
                 }
                 entry.insert((object, Some(origin)));
