@@ -11,13 +11,19 @@
 //! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
 
 mod dataplane;
+mod diff;
 mod name;
+mod refs;
 mod rule;
 mod ruleset;
+#[cfg(test)]
+mod testing;
+pub mod text;
 mod transaction;
 mod value;
 
 pub use dataplane::{Committed, Dataplane, DataplaneError};
+pub use diff::diff;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{
