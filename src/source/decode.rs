@@ -438,3 +438,7 @@ fn list<'a>(value: &'a Value, outer: &str, inner: &str) -> &'a [Value] {
         _ => &[],
     }
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -367,3 +367,7 @@ impl Walk {
         self.files.push(path.to_owned());
     }
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

@@ -294,3 +294,7 @@ fn loosened(raw: &Value) -> LabelSelector {
         match_expressions: Some(expressions),
     }
 }
+
+#[cfg(test)]
+#[path = "salvage_tests.rs"]
+mod tests;

@@ -31,6 +31,8 @@ pub struct Update {
     pub events: Vec<Event>,
     /// All that is wrong with the files now.
     pub problems: Vec<SourceProblem>,
+    /// Whether the files have been read as a whole; false while there is nothing at the root yet.
+    pub synced: bool,
 }
 
 /// Watches the files at `root` from a thread of its own and hands `send` an [`Update`] whenever something has
@@ -205,7 +207,11 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
             return Ok(());
         }
         self.problems.clone_from(&problems);
-        let update = Update { events, problems };
+        let update = Update {
+            events,
+            problems,
+            synced: self.snapshot.is_some(),
+        };
         match (self.send)(update) {
             true => Ok(()),
             false => Err(Closed),
@@ -273,3 +279,7 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
 
 /// Nobody takes updates any more.
 struct Closed;
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
