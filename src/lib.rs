@@ -16,6 +16,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 pub mod cli;
 pub mod cluster;
 pub mod compile;

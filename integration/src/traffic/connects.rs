@@ -1,0 +1,189 @@
+//! New TCP connections at a steady pace, each closed as soon as its fate is known.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Socket, Type};
+
+use super::Worker;
+use crate::error::Error;
+use crate::probe::DEFAULT_WINDOW;
+use crate::topology::host::Host;
+
+/// What [`Connects`] saw. Every attempt is in exactly one of the counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectCounts {
+    /// Handshakes completed.
+    pub connected: u64,
+    /// Met silence for a whole window.
+    pub denied: u64,
+    /// Answered by a RST.
+    pub refused: u64,
+    /// Failed otherwise (no route, no free port).
+    pub failed: u64,
+    /// The longest handshake of those completed.
+    pub slowest: Duration,
+}
+
+impl ConnectCounts {
+    /// All attempts.
+    pub fn attempts(&self) -> u64 {
+        self.connected + self.denied + self.refused + self.failed
+    }
+}
+
+/// New connections in the background.
+#[derive(Debug)]
+pub struct Connects {
+    worker: Worker<ConnectCounts>,
+    live: Arc<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    connected: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Connects {
+    /// Starts a connection from `from` each `pace`, without waiting for those before it, with the window of a probe.
+    pub fn start(
+        from: &Host,
+        to: impl Into<IpAddr>,
+        port: u16,
+        pace: Duration,
+    ) -> Result<Self, Error> {
+        Self::start_with_window(from, to, port, pace, DEFAULT_WINDOW)
+    }
+
+    /// Like [`start`](Self::start), where silence for `window` counts as denied.
+    pub fn start_with_window(
+        from: &Host,
+        to: impl Into<IpAddr>,
+        port: u16,
+        pace: Duration,
+        window: Duration,
+    ) -> Result<Self, Error> {
+        let to = SocketAddr::new(to.into(), port);
+        let live = Arc::new(Live::default());
+        let worker = Worker::start(from, {
+            let live = live.clone();
+            move |stop| Ok(run(to, pace, window, stop, &live))
+        })?;
+        Ok(Self { worker, live })
+    }
+
+    /// Handshakes completed so far.
+    pub fn connected(&self) -> u64 {
+        self.live.connected.load(Ordering::Relaxed)
+    }
+
+    /// Attempts denied so far.
+    pub fn denied(&self) -> u64 {
+        self.live.denied.load(Ordering::Relaxed)
+    }
+
+    /// Starts no more, waits for those under way, and returns the counts.
+    pub fn stop(self) -> Result<ConnectCounts, Error> {
+        self.worker.stop()
+    }
+}
+
+struct Attempt {
+    socket: Socket,
+    since: Instant,
+}
+
+fn run(
+    to: SocketAddr,
+    pace: Duration,
+    window: Duration,
+    stop: &AtomicBool,
+    live: &Live,
+) -> ConnectCounts {
+    let mut counts = ConnectCounts::default();
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut next = Instant::now();
+    loop {
+        let stopping = stop.load(Ordering::Relaxed);
+        if stopping && attempts.is_empty() {
+            return counts;
+        }
+        if !stopping && next <= Instant::now() {
+            match open(to) {
+                Ok(socket) => attempts.push(Attempt {
+                    socket,
+                    since: Instant::now(),
+                }),
+                Err(error) => count(&mut counts, Err(error), Duration::ZERO),
+            }
+            next = (next + pace).max(Instant::now());
+        }
+        let soon = Instant::now() + Duration::from_millis(50);
+        let until = if stopping { soon } else { next.min(soon) };
+        wait(&attempts, until.saturating_duration_since(Instant::now()));
+        attempts.retain(|attempt| {
+            let Some(fate) = attempt.fate(window) else {
+                return true;
+            };
+            count(&mut counts, fate, attempt.since.elapsed());
+            false
+        });
+        live.connected.store(counts.connected, Ordering::Relaxed);
+        live.denied.store(counts.denied, Ordering::Relaxed);
+    }
+}
+
+fn count(counts: &mut ConnectCounts, fate: io::Result<()>, took: Duration) {
+    match fate.map_err(|error| error.raw_os_error()) {
+        Ok(()) => {
+            counts.connected += 1;
+            counts.slowest = counts.slowest.max(took);
+        }
+        Err(Some(libc::ECONNREFUSED)) => counts.refused += 1,
+        Err(Some(libc::ETIMEDOUT)) => counts.denied += 1,
+        Err(_) => counts.failed += 1,
+    }
+}
+
+fn open(to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Closing sends a RST, so that thousands of connections leave no port in TIME_WAIT.
+    socket.set_linger(Some(Duration::ZERO))?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+impl Attempt {
+    /// None while it is still open.
+    fn fate(&self, window: Duration) -> Option<io::Result<()>> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+        if poll(&mut fds, PollTimeout::ZERO) == Ok(1) {
+            return Some(match self.socket.take_error() {
+                Ok(None) => Ok(()),
+                Ok(Some(error)) | Err(error) => Err(error),
+            });
+        }
+        let silent = self.since.elapsed() >= window;
+        silent.then(|| Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)))
+    }
+}
+
+fn wait(attempts: &[Attempt], time: Duration) {
+    let mut fds: Vec<PollFd> = attempts
+        .iter()
+        .map(|attempt| PollFd::new(attempt.socket.as_fd(), PollFlags::POLLOUT))
+        .collect();
+    let timeout =
+        PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    let _ = poll(&mut fds, timeout);
+}

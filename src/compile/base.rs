@@ -1,0 +1,355 @@
+//! The chains the kernel calls: what every packet between pods meets before it comes to a pod's own chain.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use imbl::{OrdMap, OrdSet};
+use selvedge_nft::{
+    BaseChain, Chain, ChainPolicy, Datatype, Elements, Field, Hook, IfName, Key, Name, Operand,
+    Operator, Rule, Set, SetHeader, Statement, TcpFlags, Value, Verdict, ct_state,
+};
+
+use super::Host;
+use super::names;
+use super::sets::{IpFamily, key_of};
+use crate::cluster::cidr::{IpRange, union};
+use crate::policy::Direction;
+
+/// Hook forward, after connection tracking and DNAT, before SNAT; just before anything at priority filter.
+const EGRESS_PRIORITY: i32 = -6;
+const INGRESS_PRIORITY: i32 = -5;
+/// Bridge hook prerouting, before br_netfilter hands IP packets to the inet hooks.
+const GUARD_PRIORITY: i32 = -300;
+
+/// Neighbour discovery that bridged pods need: MLD, router solicitation, neighbour solicitation and advertisement.
+const DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
+/// What a pod must never send to another (CVE-2020-10749): router advertisement and redirect.
+const IMPERSONATION: [u8; 2] = [134, 137];
+
+const ETHER_IP: u16 = 0x0800;
+const ETHER_ARP: u16 = 0x0806;
+const ETHER_IP6: u16 = 0x86dd;
+
+/// The name of the map from a pod's address to its chain: `egress4`.
+pub fn dispatch_map(direction: Direction, family: IpFamily) -> Name {
+    names::fixed(match (direction, family) {
+        (Direction::Egress, IpFamily::V4) => "egress4",
+        (Direction::Egress, IpFamily::V6) => "egress6",
+        (Direction::Ingress, IpFamily::V4) => "ingress4",
+        (Direction::Ingress, IpFamily::V6) => "ingress6",
+    })
+}
+
+/// The name of the set of the addresses of isolated pods: `isolated4`.
+pub fn isolated_set(family: IpFamily) -> Name {
+    names::fixed(match family {
+        IpFamily::V4 => "isolated4",
+        IpFamily::V6 => "isolated6",
+    })
+}
+
+/// A dispatch map without elements.
+pub fn empty_map(direction: Direction, family: IpFamily) -> Set {
+    let text = match direction {
+        Direction::Egress => "pods of this node isolated for egress",
+        Direction::Ingress => "pods of this node isolated for ingress",
+    };
+    set(family.datatype(), text, Elements::Verdicts(OrdMap::new()))
+}
+
+/// The set of isolated pods' addresses without elements.
+pub fn empty_isolated(family: IpFamily) -> Set {
+    let text = "pods of this node isolated in any direction";
+    set(family.datatype(), text, Elements::Keys(OrdSet::new()))
+}
+
+fn set(key: Datatype, comment: &str, elements: Elements) -> Set {
+    let header = SetHeader {
+        key: vec![key],
+        comment: names::comment(comment),
+    };
+    Set { header, elements }
+}
+
+/// The sets of table `inet selvedge` that do not depend on policies. Blocks are the node's pod CIDRs, whose broadcast
+/// addresses reach every pod.
+pub fn fixed_sets(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> Vec<(Name, Set)> {
+    let v4 = |text: &str| text.parse().ok().map(IpRange::of);
+    let broadcasts = pod_cidrs.into_iter().filter_map(|net| match net {
+        // A block of one or two addresses has no broadcast address.
+        ipnetwork::IpNetwork::V4(net) if net.prefix() < 31 => {
+            let last = net.broadcast().to_bits();
+            Some(IpRange::V4(last, last))
+        }
+        _ => None,
+    });
+    let nobody4 = ["0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"].map(v4);
+    let nobody4 = nobody4.into_iter().flatten().chain(broadcasts);
+    let nobody6 = [
+        IpRange::V6(
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).to_bits(),
+            Ipv6Addr::new(
+                0xfebf, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
+            )
+            .to_bits(),
+        ),
+        IpRange::V6(
+            Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).to_bits(),
+            u128::MAX,
+        ),
+    ];
+    let ranges = |ranges: Vec<IpRange>| {
+        let ranges = ranges
+            .into_iter()
+            .map(|r| (key_of(r.first()), key_of(r.last())));
+        Elements::Ranges(ranges.collect())
+    };
+    let types = |types: &[u8]| {
+        let keys = types
+            .iter()
+            .filter_map(|n| Key::new(&[Value::Icmpv6Type(*n)]).ok());
+        Elements::Keys(keys.collect())
+    };
+    let shared = "addresses that reach every pod on the bridge";
+    vec![
+        (
+            names::fixed("shared4"),
+            set(Datatype::Ipv4Addr, shared, ranges(union(nobody4))),
+        ),
+        (
+            names::fixed("shared6"),
+            set(Datatype::Ipv6Addr, shared, ranges(union(nobody6))),
+        ),
+        (
+            names::fixed("discovery"),
+            set(
+                Datatype::Icmpv6Type,
+                "neighbour discovery that pods need",
+                types(&DISCOVERY),
+            ),
+        ),
+        (
+            names::fixed("impersonation"),
+            set(
+                Datatype::Icmpv6Type,
+                "router advertisement and redirect, CVE-2020-10749",
+                types(&IMPERSONATION),
+            ),
+        ),
+    ]
+}
+
+/// The chains of table `inet selvedge` that do not depend on policies.
+///
+/// `isolating` tells whether any pod of the node is isolated: without one there is nothing to protect from detours.
+pub fn inet_chains(bridge: IfName, isolating: bool) -> Vec<(Name, Chain)> {
+    let established = Rule::new([
+        Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED),
+        Verdict::Accept.into(),
+    ]);
+    let on_bridge = || {
+        [Field::Iifname, Field::Oifname].map(|field| Statement::eq(field, Value::IfName(bridge)))
+    };
+    let dispatch = |direction, family| {
+        let field = match (direction, family) {
+            (Direction::Egress, IpFamily::V4) => Field::IpSaddr,
+            (Direction::Egress, IpFamily::V6) => Field::Ip6Saddr,
+            (Direction::Ingress, IpFamily::V4) => Field::IpDaddr,
+            (Direction::Ingress, IpFamily::V6) => Field::Ip6Daddr,
+        };
+        Rule::new([Statement::VerdictMap {
+            key: vec![field],
+            map: dispatch_map(direction, family),
+        }])
+    };
+    let syn = TcpFlags::SYN;
+    let handshake = TcpFlags::FIN | TcpFlags::SYN | TcpFlags::RST | TcpFlags::ACK;
+    let midstream = Rule::new([
+        Statement::TcpFlags {
+            mask: handshake,
+            op: Operator::Neq,
+            value: syn,
+        },
+        Verdict::Jump(names::fixed("midstream")).into(),
+    ]);
+
+    let mut egress = Vec::from([rule(on_bridge(), Verdict::Jump(names::fixed("bridged")))]);
+    egress.push(established.clone());
+    if isolating {
+        egress.push(midstream);
+    }
+    egress.extend(IpFamily::ALL.map(|family| dispatch(Direction::Egress, family)));
+
+    let discovery = Statement::lookup([Field::Icmpv6Type], names::fixed("discovery"));
+    let mut ingress = Vec::from([established]);
+    ingress.push(rule(
+        on_bridge().into_iter().chain([discovery]),
+        Verdict::Accept,
+    ));
+    ingress.extend(IpFamily::ALL.map(|family| dispatch(Direction::Ingress, family)));
+
+    let base = |priority, rules, comment| Chain {
+        base: Some(BaseChain {
+            hook: Hook::Forward,
+            priority,
+            policy: ChainPolicy::Accept,
+        }),
+        comment: names::comment(comment),
+        rules,
+    };
+    let mut chains = vec![
+        (
+            names::fixed("egress"),
+            base(EGRESS_PRIORITY, egress, "what pods may send"),
+        ),
+        (
+            names::fixed("ingress"),
+            base(INGRESS_PRIORITY, ingress, "what pods may receive"),
+        ),
+        (names::fixed("bridged"), bridged(isolating)),
+    ];
+    if isolating {
+        chains.push((names::fixed("midstream"), midstream_chain()));
+    }
+    chains
+}
+
+/// Between two ports of the pods' bridge, before the established rule.
+fn bridged(isolating: bool) -> Chain {
+    let icmpv6 = |set| Statement::lookup([Field::Icmpv6Type], names::fixed(set));
+    let mut rules = Vec::new();
+    if isolating {
+        // IPv4 first: it is most of the traffic.
+        rules.push(counted_drop(Statement::lookup(
+            [Field::IpDaddr],
+            names::fixed("shared4"),
+        )));
+    }
+    rules.push(rule([icmpv6("discovery")], Verdict::Accept));
+    rules.push(counted_drop(icmpv6("impersonation")));
+    if isolating {
+        let link_local =
+            Operand::Prefix(Value::Ipv6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+        rules.push(counted_drop(Statement::Match {
+            field: Field::Ip6Saddr,
+            op: Operator::Eq,
+            operand: link_local,
+        }));
+        rules.push(counted_drop(Statement::lookup(
+            [Field::Ip6Daddr],
+            names::fixed("shared6"),
+        )));
+    }
+    Chain {
+        base: None,
+        comment: names::comment("pod to pod on this node, by addresses no policy can name"),
+        rules,
+    }
+}
+
+/// A connection of an isolated pod that conntrack does not know can only start with SYN. Otherwise the other end's next
+/// segment would revive a revoked connection, with its direction turned round.
+fn midstream_chain() -> Chain {
+    let fields = [
+        (Field::IpSaddr, IpFamily::V4),
+        (Field::IpDaddr, IpFamily::V4),
+        (Field::Ip6Saddr, IpFamily::V6),
+        (Field::Ip6Daddr, IpFamily::V6),
+    ];
+    let rules = fields
+        .map(|(field, family)| counted_drop(Statement::lookup([field], isolated_set(family))));
+    Chain {
+        base: None,
+        comment: names::comment("TCP segments of no known connection that are no SYN"),
+        rules: rules.into(),
+    }
+}
+
+fn rule(matches: impl IntoIterator<Item = Statement>, verdict: Verdict) -> Rule {
+    let statements: Vec<Statement> = matches.into_iter().chain([verdict.into()]).collect();
+    Rule::new(statements)
+}
+
+fn counted_drop(matches: Statement) -> Rule {
+    Rule::new([matches, Statement::Counter, Verdict::Drop.into()])
+}
+
+/// The port guard of table `bridge selvedge`: frames that are neither IP nor ARP (tagged ones among them) would pass
+/// br_netfilter by, so no port of the pods' bridge takes them while a pod of the node is isolated.
+pub fn guard(host: &Host, isolating: bool) -> (Vec<(Name, Set)>, Vec<(Name, Chain)>) {
+    let ports: &BTreeSet<IfName> = &host.ports;
+    let ports: OrdSet<Key> = ports.iter().map(|port| Key::from(*port)).collect();
+    let ports = set(
+        Datatype::IfName,
+        "ports of the pods' bridge",
+        Elements::Keys(ports),
+    );
+    let mut rules = Vec::new();
+    if isolating {
+        for ether in [ETHER_IP, ETHER_IP6, ETHER_ARP] {
+            let matches = Statement::eq(Field::EtherType, Value::EtherType(ether));
+            rules.push(rule([matches], Verdict::Accept));
+        }
+        rules.push(counted_drop(Statement::lookup(
+            [Field::Iifname],
+            names::fixed("ports"),
+        )));
+    }
+    let chain = Chain {
+        base: Some(BaseChain {
+            hook: Hook::Prerouting,
+            priority: GUARD_PRIORITY,
+            policy: ChainPolicy::Accept,
+        }),
+        comment: names::comment("frames that netfilter's IP hooks would not see"),
+        rules,
+    };
+    let sets = vec![(names::fixed("ports"), ports)];
+    (sets, vec![(names::fixed("guard"), chain)])
+}
+
+/// A pod's own chain: itself, then the policies, then no.
+pub fn pod_chain(
+    direction: Direction,
+    addresses: impl Iterator<Item = IpAddr>,
+    policies: impl Iterator<Item = Name>,
+) -> Chain {
+    let own = addresses.map(|address| {
+        let (field, value) = match (direction, address) {
+            (Direction::Egress, IpAddr::V4(v4)) => (Field::IpDaddr, Value::Ipv4(v4)),
+            (Direction::Egress, IpAddr::V6(v6)) => (Field::Ip6Daddr, Value::Ipv6(v6)),
+            (Direction::Ingress, IpAddr::V4(v4)) => (Field::IpSaddr, Value::Ipv4(v4)),
+            (Direction::Ingress, IpAddr::V6(v6)) => (Field::Ip6Saddr, Value::Ipv6(v6)),
+        };
+        rule([Statement::eq(field, value)], Verdict::Accept)
+    });
+    let jumps = policies.map(|policy| rule([], Verdict::Jump(policy)));
+    let denied = Rule::new([Statement::Counter, Verdict::Drop.into()]);
+    Chain {
+        base: None,
+        comment: None,
+        rules: own.chain(jumps).chain([denied]).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn the_shared_addresses_know_the_pod_cidrs_broadcast() {
+        let sets = fixed_sets([
+            "10.244.1.0/24".parse().unwrap(),
+            "fd00::/64".parse().unwrap(),
+        ]);
+        let Elements::Ranges(ranges) = &sets[0].1.elements else {
+            panic!("not ranges")
+        };
+        let broadcast = Key::from(Ipv4Addr::new(10, 244, 1, 255));
+        assert_eq!(ranges.get(&broadcast), Some(&broadcast));
+        // 224.0.0.0/4 and 255.255.255.255 do not touch: 240.0.0.0/4 lies between.
+        assert_eq!(ranges.len(), 4);
+    }
+}

@@ -1,0 +1,66 @@
+//! The incremental ruleset is the fresh one, after any events in any order and batching.
+
+use proptest::prelude::*;
+use selvedge::arbitrary::{NODES, World, events, world};
+use selvedge::cluster::Text;
+use selvedge::cluster::object::Event;
+use selvedge::compile::{Compiler, Host, compile};
+use selvedge::index::Index;
+use selvedge_nft::{IfName, Ruleset};
+
+fn host() -> Host {
+    Host {
+        bridge: IfName::new("cni0").unwrap(),
+        ports: [IfName::new("veth0").unwrap()].into(),
+    }
+}
+
+fn fresh(index: &Index, node: &str) -> Ruleset {
+    compile(index, &Text::from(node), &host())
+}
+
+/// Feeds the events in batches of the sizes given, and compares after each.
+fn replay(events: &[Event], batches: &[usize]) -> Result<Ruleset, TestCaseError> {
+    let mut index = Index::new();
+    let mut compiler = Compiler::new(Text::from(NODES[0]), host());
+    let mut rest = events;
+    let mut sizes = batches.iter().cycle();
+    let mut ruleset = compiler.update(&mut index);
+    while !rest.is_empty() {
+        let size = sizes.next().copied().unwrap_or(1).clamp(1, rest.len());
+        let (batch, later) = rest.split_at(size);
+        rest = later;
+        for event in batch {
+            index.apply(event.clone());
+        }
+        ruleset = compiler.update(&mut index);
+        prop_assert_eq!(&ruleset, &fresh(&index, NODES[0]));
+    }
+    Ok(ruleset)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_any_events_the_ruleset_is_as_compiled_afresh(
+        events in events(40),
+        batches in prop::collection::vec(1usize..6, 1..6),
+    ) {
+        replay(&events, &batches)?;
+    }
+
+    #[test]
+    fn the_order_and_repetition_of_events_make_no_difference(
+        (world, order, batches) in world(8, 5).prop_flat_map(|world: World| {
+            let mut events: Vec<usize> = (0..world.objects().len()).collect();
+            events.extend(events.clone().iter().step_by(2));
+            (Just(world), Just(events).prop_shuffle(), prop::collection::vec(1usize..9, 1..4))
+        }),
+    ) {
+        let objects = world.objects();
+        let shuffled: Vec<Event> = order.iter().map(|n| Event::Apply(objects[*n].clone())).collect();
+        let ruleset = replay(&shuffled, &batches)?;
+        prop_assert_eq!(&ruleset, &fresh(&world.index(), NODES[0]));
+    }
+}
