@@ -10,8 +10,11 @@
 //! Rules are written at the level of nft's own language (`ip saddr @web tcp dport 80 accept`): what the kernel's
 //! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
 
+#![deny(unsafe_code)]
+
 mod dataplane;
 mod diff;
+mod kernel;
 mod name;
 mod refs;
 mod rule;
@@ -24,6 +27,7 @@ mod value;
 
 pub use dataplane::{Committed, Dataplane, DataplaneError};
 pub use diff::diff;
+pub use kernel::Kernel;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{

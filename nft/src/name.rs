@@ -109,6 +109,23 @@ impl Comment {
         Ok(Self(text.into()))
     }
 
+    /// The mark of an object read from the kernel that these values can't express: why, between quotes.
+    ///
+    /// No comment that [`Comment::new`] makes has quotes, so an object with this mark equals none that is desired, and
+    /// a diff makes it anew.
+    pub(crate) fn foreign(reason: &str) -> Self {
+        let mut end = reason.len().min(Self::MAX - 2);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(format!("\"{}\"", &reason[..end]).into())
+    }
+
+    /// Whether this marks an object read from the kernel that these values can't express. It can't be committed.
+    pub fn is_foreign(&self) -> bool {
+        self.0.contains('"')
+    }
+
     /// The comment's text.
     pub fn as_str(&self) -> &str {
         &self.0

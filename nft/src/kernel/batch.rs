@@ -1,0 +1,449 @@
+//! A transaction as one buffer of netlink messages, and which operation each message belongs to.
+
+use std::io;
+
+use nftnl::nftnl_sys::libc;
+
+use super::elements::{self, Change};
+use super::encode;
+use super::expr::OBJECT_COUNTER;
+use super::ffi::{self, Object, Scratch};
+use super::userdata;
+use super::wire::{self, Header, nft_message};
+use crate::name::{Comment, Name};
+use crate::ruleset::{BaseChain, ChainPolicy, Elements, Family, Hook, SetHeader, TableId};
+use crate::transaction::{Op, Transaction};
+use crate::value::Datatype;
+
+/// `NFT_SET_CONCAT`.
+pub(super) const SET_CONCAT: u32 = 0x80;
+/// The data type of a verdict map: `NFT_DATA_VERDICT`.
+pub(super) const DATA_VERDICT: u32 = 0xffff_ff00;
+/// Bits that one type takes in a concatenation's key type, in nft.
+pub(super) const TYPE_BITS: u32 = 6;
+
+/// The longest message of a rule. The kernel takes one of 64 KiB, but ends a dump without a word at a rule that does not
+/// fit the 32 KiB of a dump's datagram, where it has counters, a handle and more besides what was sent.
+const MAX_RULE_BYTES: usize = 16 * 1024;
+
+/// nft's number for a type, which the kernel keeps for it.
+pub(super) const fn type_number(datatype: Datatype) -> u32 {
+    match datatype {
+        Datatype::Ipv4Addr => 7,
+        Datatype::Ipv6Addr => 8,
+        Datatype::EtherType => 10,
+        Datatype::InetProto => 12,
+        Datatype::InetService => 13,
+        Datatype::IcmpType => 14,
+        Datatype::Icmpv6Type => 29,
+        Datatype::IfName => 41,
+    }
+}
+
+/// `NFPROTO_*`.
+pub(super) const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Inet => libc::NFPROTO_INET as u8,
+        Family::Bridge => libc::NFPROTO_BRIDGE as u8,
+    }
+}
+
+/// `NF_INET_*`, which `NF_BR_*` equal.
+pub(super) const fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
+        Hook::Input => libc::NF_INET_LOCAL_IN as u32,
+        Hook::Forward => libc::NF_INET_FORWARD as u32,
+        Hook::Output => libc::NF_INET_LOCAL_OUT as u32,
+        Hook::Postrouting => libc::NF_INET_POST_ROUTING as u32,
+    }
+}
+
+/// `NF_ACCEPT` or `NF_DROP`.
+pub(super) const fn policy_number(policy: ChainPolicy) -> u32 {
+    match policy {
+        ChainPolicy::Accept => libc::NF_ACCEPT as u32,
+        ChainPolicy::Drop => libc::NF_DROP as u32,
+    }
+}
+
+/// A transaction's messages.
+pub(super) struct Batch {
+    /// All of them, from the batch's begin to its end.
+    pub bytes: Vec<u8>,
+    /// How many, without begin and end.
+    pub messages: usize,
+    /// The sequence number of the batch's begin; the messages' follow it one by one.
+    pub first_seq: u32,
+    /// For each operation, the sequence number of its first message (or of the next operation's, if it has none).
+    op_seqs: Vec<u32>,
+}
+
+/// An operation that can't be said in netlink.
+#[derive(Debug)]
+pub(super) struct Unsayable {
+    /// Its index in the transaction.
+    pub index: usize,
+    /// Why.
+    pub reason: io::Error,
+}
+
+impl Batch {
+    /// Encodes a transaction; `first_seq` and the numbers after it are the batch's.
+    pub(super) fn encode(transaction: &Transaction, first_seq: u32) -> Result<Self, Unsayable> {
+        let mut encoder = Encoder {
+            out: Vec::with_capacity(4096),
+            scratch: Scratch::new(),
+            seq: first_seq,
+            set_id: 0,
+            last: None,
+        };
+        encoder.edge(libc::NFNL_MSG_BATCH_BEGIN as u16);
+        let mut op_seqs = Vec::with_capacity(transaction.ops.len());
+        for (index, op) in transaction.ops.iter().enumerate() {
+            op_seqs.push(encoder.seq);
+            encoder
+                .op(op)
+                .map_err(|reason| Unsayable { index, reason })?;
+        }
+        let messages = (encoder.seq - first_seq - 1) as usize;
+        if let Some(last) = encoder.last {
+            // One acknowledgement is enough to know the outcome: errors come unasked, and before it.
+            wire::add_flags(&mut encoder.out, last, libc::NLM_F_ACK as u16);
+        }
+        encoder.edge(libc::NFNL_MSG_BATCH_END as u16);
+        Ok(Self {
+            bytes: encoder.out,
+            messages,
+            first_seq,
+            op_seqs,
+        })
+    }
+
+    /// The sequence number of the last message before the batch's end: the one that is acknowledged.
+    pub(super) fn last_seq(&self) -> u32 {
+        self.first_seq + self.messages as u32
+    }
+
+    /// Whether this is the number of one of the batch's messages, its begin included.
+    pub(super) fn contains(&self, seq: u32) -> bool {
+        (self.first_seq..=self.last_seq()).contains(&seq)
+    }
+
+    /// The operation that the message with this number belongs to; `None` for the batch's begin.
+    pub(super) fn op_of(&self, seq: u32) -> Option<usize> {
+        self.op_seqs
+            .partition_point(|first| *first <= seq)
+            .checked_sub(1)
+    }
+}
+
+struct Encoder {
+    out: Vec<u8>,
+    scratch: Scratch,
+    /// The next message's sequence number.
+    seq: u32,
+    /// The last set's number within the batch.
+    set_id: u32,
+    /// Where the last message before the batch's end begins.
+    last: Option<usize>,
+}
+
+const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+const APPEND: u16 = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
+
+impl Encoder {
+    /// The batch's begin or end.
+    fn edge(&mut self, kind: u16) {
+        let header = Header {
+            kind,
+            flags: 0,
+            family: libc::AF_UNSPEC as u8,
+            seq: self.seq,
+            resource: libc::NFNL_SUBSYS_NFTABLES as u16,
+        };
+        let start = wire::begin_message(&mut self.out, header);
+        wire::end_message(&mut self.out, start);
+        self.seq += 1;
+    }
+
+    fn header(&self, table: &TableId, operation: libc::c_int, flags: u16) -> Header {
+        Header {
+            kind: nft_message(operation),
+            flags,
+            family: family_number(table.family),
+            seq: self.seq,
+            resource: 0,
+        }
+    }
+
+    fn push<K: ffi::Kind>(
+        &mut self,
+        mut object: Object<K>,
+        table: &TableId,
+        operation: libc::c_int,
+        flags: u16,
+    ) {
+        let mut header = self.header(table, operation, flags);
+        header.flags |= libc::NLM_F_REQUEST as u16;
+        self.last = Some(object.append(&mut self.out, &mut self.scratch, header));
+        self.seq += 1;
+    }
+
+    fn op(&mut self, op: &Op) -> io::Result<()> {
+        match op {
+            Op::AddTable { table, comment } => {
+                let mut object = table_object(table)?;
+                object.set_u32(ffi::table::FLAGS, 0);
+                if let Some(data) = comment_data(comment.as_ref())? {
+                    object.set_bytes(ffi::table::USER_DATA, &data)?;
+                }
+                self.push(object, table, libc::NFT_MSG_NEWTABLE, CREATE);
+            }
+            Op::DeleteTable { table } => {
+                self.push(table_object(table)?, table, libc::NFT_MSG_DELTABLE, 0);
+            }
+            Op::AddCounter {
+                table,
+                name,
+                counter,
+            } => {
+                let mut object = counter_object(table, name)?;
+                if let Some(data) = comment_data(counter.comment.as_ref())? {
+                    object.set_bytes(ffi::stateful::USER_DATA, &data)?;
+                }
+                self.push(object, table, libc::NFT_MSG_NEWOBJ, CREATE);
+            }
+            Op::DeleteCounter { table, name } => {
+                let object = counter_object(table, name)?;
+                self.push(object, table, libc::NFT_MSG_DELOBJ, 0);
+            }
+            Op::AddSet {
+                table,
+                name,
+                header,
+                kind,
+            } => {
+                self.set_id += 1;
+                let object = set_object(table, name, header, kind, self.set_id)?;
+                self.push(object, table, libc::NFT_MSG_NEWSET, CREATE);
+            }
+            Op::DeleteSet { table, name } => {
+                let mut object = Object::<ffi::Set>::new()?;
+                object.set_text(ffi::set::TABLE, table.name.as_str())?;
+                object.set_text(ffi::set::NAME, name.as_str())?;
+                self.push(object, table, libc::NFT_MSG_DELSET, 0);
+            }
+            Op::AddElements {
+                table,
+                name,
+                header,
+                elements,
+            } => {
+                let message = self.header(table, libc::NFT_MSG_NEWSETELEM, CREATE);
+                self.elements(message, (&table.name, name), header, elements, Change::Add)?;
+            }
+            Op::DeleteElements {
+                table,
+                name,
+                header,
+                elements,
+            } => {
+                let message = self.header(table, libc::NFT_MSG_DELSETELEM, 0);
+                let names = (&table.name, name);
+                self.elements(message, names, header, elements, Change::Delete)?;
+            }
+            Op::AddChain {
+                table,
+                name,
+                base,
+                comment,
+            } => {
+                let object = chain_object(table, name, *base, comment.as_ref())?;
+                self.push(object, table, libc::NFT_MSG_NEWCHAIN, CREATE);
+            }
+            Op::DeleteChain { table, name } => {
+                let object = chain_object(table, name, None, None)?;
+                self.push(object, table, libc::NFT_MSG_DELCHAIN, 0);
+            }
+            Op::FlushChain { table, name } => {
+                let object = rule_object(table, name)?;
+                self.push(object, table, libc::NFT_MSG_DELRULE, 0);
+            }
+            Op::AddRule { table, chain, rule } => {
+                let mut object = rule_object(table, chain)?;
+                for expr in encode::rule(table.family, rule)? {
+                    object.push(&expr)?;
+                }
+                if let Some(data) = comment_data(rule.comment.as_ref())? {
+                    object.set_bytes(ffi::rule::USER_DATA, &data)?;
+                }
+                self.push(object, table, libc::NFT_MSG_NEWRULE, APPEND);
+                if self.out.len() - self.last.unwrap_or(0) > MAX_RULE_BYTES {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "the rule is longer than the kernel can give back",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn elements(
+        &mut self,
+        message: Header,
+        names: (&Name, &Name),
+        header: &SetHeader,
+        elements: &Elements,
+        change: Change,
+    ) -> io::Result<()> {
+        // An element has 16 bytes of attributes besides a key, a range has two of them.
+        self.out.reserve(elements.len().saturating_mul(24));
+        let starts = elements::encode(&mut self.out, message, names, header, elements, change)?;
+        self.seq += starts.len() as u32;
+        self.last = starts.last().copied().or(self.last);
+        Ok(())
+    }
+}
+
+fn comment_data(comment: Option<&Comment>) -> io::Result<Option<Vec<u8>>> {
+    match comment {
+        Some(comment) if comment.is_foreign() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a foreign comment can be read but not written",
+        )),
+        Some(comment) => Ok(Some(userdata::of_comment(comment))),
+        None => Ok(None),
+    }
+}
+
+fn table_object(table: &TableId) -> io::Result<Object<ffi::Table>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::table::NAME, table.name.as_str())?;
+    Ok(object)
+}
+
+fn counter_object(table: &TableId, name: &Name) -> io::Result<Object<ffi::Stateful>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::stateful::TABLE, table.name.as_str())?;
+    object.set_text(ffi::stateful::NAME, name.as_str())?;
+    object.set_u32(ffi::stateful::TYPE, OBJECT_COUNTER);
+    Ok(object)
+}
+
+fn rule_object(table: &TableId, chain: &Name) -> io::Result<Object<ffi::Rule>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::rule::TABLE, table.name.as_str())?;
+    object.set_text(ffi::rule::CHAIN, chain.as_str())?;
+    Ok(object)
+}
+
+fn chain_object(
+    table: &TableId,
+    name: &Name,
+    base: Option<BaseChain>,
+    comment: Option<&Comment>,
+) -> io::Result<Object<ffi::Chain>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::chain::TABLE, table.name.as_str())?;
+    object.set_text(ffi::chain::NAME, name.as_str())?;
+    if let Some(base) = base {
+        object.set_text(ffi::chain::TYPE, "filter")?;
+        object.set_u32(ffi::chain::HOOK, hook_number(base.hook));
+        object.set_u32(ffi::chain::PRIORITY, base.priority.cast_unsigned());
+        object.set_u32(ffi::chain::POLICY, policy_number(base.policy));
+    }
+    if let Some(data) = comment_data(comment)? {
+        object.set_bytes(ffi::chain::USER_DATA, &data)?;
+    }
+    Ok(object)
+}
+
+fn set_object(
+    table: &TableId,
+    name: &Name,
+    header: &SetHeader,
+    kind: &Elements,
+    id: u32,
+) -> io::Result<Object<ffi::Set>> {
+    let len = elements::key_len(header)?;
+    if header.comment.as_ref().is_some_and(Comment::is_foreign) {
+        comment_data(header.comment.as_ref())?;
+    }
+    let types = header.key.iter();
+    let key_type = types.fold(0, |all, one| all << TYPE_BITS | type_number(*one));
+    let mut object = Object::<ffi::Set>::new()?;
+    object.set_text(ffi::set::TABLE, table.name.as_str())?;
+    object.set_text(ffi::set::NAME, name.as_str())?;
+    object.set_u32(ffi::set::KEY_TYPE, key_type);
+    object.set_u32(ffi::set::KEY_LEN, len as u32);
+    object.set_u32(ffi::set::ID, id);
+    let mut flags = 0;
+    match kind {
+        Elements::Keys(_) => {}
+        Elements::Ranges(_) => flags |= libc::NFT_SET_INTERVAL as u32,
+        Elements::Verdicts(_) => {
+            flags |= libc::NFT_SET_MAP as u32;
+            object.set_u32(ffi::set::DATA_TYPE, DATA_VERDICT);
+        }
+    }
+    if header.key.len() > 1 && matches!(kind, Elements::Ranges(_)) {
+        flags |= SET_CONCAT;
+        let lens: Vec<u8> = header.key.iter().map(|field| field.len() as u8).collect();
+        object.set_field_lens(&lens)?;
+    }
+    object.set_u32(ffi::set::FLAGS, flags);
+    let data = userdata::of_set(&header.key, header.comment.as_ref());
+    object.set_bytes(ffi::set::USER_DATA, &data)?;
+    Ok(object)
+}
+
+/// An operation in words, after "refused to".
+pub(super) fn describe(op: &Op) -> String {
+    let members = |elements: &Elements| match elements.len() {
+        1 => "1 element".to_owned(),
+        many => format!("{many} elements"),
+    };
+    let set_or_map = |elements: &Elements| match elements {
+        Elements::Verdicts(_) => "map",
+        _ => "set",
+    };
+    match op {
+        Op::AddTable { table, .. } => format!("add table {table}"),
+        Op::DeleteTable { table } => format!("delete table {table}"),
+        Op::AddCounter { table, name, .. } => format!("add counter {table} {name}"),
+        Op::DeleteCounter { table, name } => format!("delete counter {table} {name}"),
+        Op::AddSet {
+            table, name, kind, ..
+        } => format!("add {} {table} {name}", set_or_map(kind)),
+        Op::DeleteSet { table, name } => format!("delete set {table} {name}"),
+        Op::AddElements {
+            table,
+            name,
+            elements,
+            ..
+        } => format!(
+            "add {} to {} {table} {name}",
+            members(elements),
+            set_or_map(elements)
+        ),
+        Op::DeleteElements {
+            table,
+            name,
+            elements,
+            ..
+        } => format!(
+            "delete {} from {} {table} {name}",
+            members(elements),
+            set_or_map(elements)
+        ),
+        Op::AddChain { table, name, .. } => format!("add chain {table} {name}"),
+        Op::DeleteChain { table, name } => format!("delete chain {table} {name}"),
+        Op::FlushChain { table, name } => format!("flush chain {table} {name}"),
+        Op::AddRule { table, chain, rule } => match &rule.comment {
+            Some(comment) => format!("add rule \"{comment}\" to chain {table} {chain}"),
+            None => format!("add a rule to chain {table} {chain}"),
+        },
+    }
+}

@@ -1,0 +1,222 @@
+//! The kernel as a dataplane: transactions and rulesets over netlink.
+//!
+//! ```text
+//!  Transaction ── batch ── encode (rules → expressions) ── ffi (libnftnl) ──┐
+//!                   └───── elements (keys → attributes) ── wire ────────────┴─ socket ── kernel
+//!  Ruleset ────── read ─── decode (expressions → rules) ── ffi, elements ───── request ───┘
+//! ```
+//!
+//! A transaction is one batch in one `sendmsg`; the kernel carries it out whole or not at all, within that call. All
+//! unsafe code is in `ffi`.
+
+mod batch;
+mod decode;
+mod elements;
+mod encode;
+mod expr;
+#[allow(unsafe_code)]
+mod ffi;
+mod read;
+mod request;
+mod socket;
+mod userdata;
+mod wire;
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nftnl::nftnl_sys::libc;
+
+use crate::dataplane::{Committed, Dataplane, DataplaneError};
+use crate::ruleset::{Ruleset, TableId};
+use crate::transaction::Transaction;
+use batch::{Batch, Unsayable};
+use read::Reader;
+use request::Fault;
+use socket::Socket;
+
+/// How often a read that changes interrupt is begun again, and how long it waits before, times the attempt.
+const READ_ATTEMPTS: u32 = 10;
+const READ_PAUSE: Duration = Duration::from_millis(2);
+
+/// The nftables of the network namespace in which it was opened.
+pub struct Kernel {
+    socket: Socket,
+    /// The last sequence number used.
+    seq: u32,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("port_id", &self.port_id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Opens the nftables of the calling thread's network namespace and asks them for their generation, so that a
+    /// missing permission or kernel part is known at once. The namespace stays the same wherever the value is used.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Unreachable`] when there is no netlink socket, no capability NET_ADMIN or no nf_tables.
+    pub fn open() -> Result<Self, DataplaneError> {
+        let mut kernel = Self {
+            socket: Socket::open()?,
+            seq: 0,
+        };
+        kernel.generation()?;
+        Ok(kernel)
+    }
+
+    /// The socket's port, by which notifications of our own changes are known.
+    pub fn port_id(&self) -> u32 {
+        self.socket.port_id()
+    }
+
+    /// The generation of the namespace's nftables: each commit, of anyone to any table, advances it.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when the kernel does not answer.
+    pub fn generation(&mut self) -> Result<u32, DataplaneError> {
+        self.reader().generation()
+    }
+
+    fn reader(&mut self) -> Reader<'_> {
+        Reader {
+            socket: &mut self.socket,
+            seq: &mut self.seq,
+        }
+    }
+
+    /// Reads the tables if nothing changes meanwhile.
+    fn read_once(&mut self, tables: &[TableId]) -> Result<Ruleset, Fault> {
+        let mut reader = self.reader();
+        let before = reader.generation()?;
+        let mut ruleset = Ruleset::default();
+        for id in tables {
+            if let Some(table) = reader.table(id)? {
+                ruleset.tables.insert(id.clone(), Arc::new(table));
+            }
+        }
+        match reader.generation()? == before {
+            true => Ok(ruleset),
+            false => Err(Fault::Changed),
+        }
+    }
+
+    /// Waits for the outcome of a batch that has been sent.
+    fn outcome(&mut self, batch: &Batch, transaction: &Transaction) -> Result<(), DataplaneError> {
+        let mut first: Option<(u32, i32)> = None;
+        let mut lost = false;
+        loop {
+            let datagram = match self.socket.receive() {
+                Ok(datagram) => datagram,
+                Err(error) => {
+                    // Answers come in order, so the first is there even when later ones had no room.
+                    lost |= error.raw_os_error() == Some(libc::ENOBUFS);
+                    match first {
+                        Some((seq, errno)) => return Err(refused(batch, transaction, seq, errno)),
+                        None if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                        None => {
+                            return Err(DataplaneError::Unreachable {
+                                doing: "waiting for the kernel's acknowledgement",
+                                source: error,
+                            });
+                        }
+                    }
+                }
+            };
+            for message in wire::messages(datagram) {
+                let message =
+                    message.map_err(|reason| request::malformed("a transaction", &reason))?;
+                let seq = message.seq();
+                if message.kind() != libc::NLMSG_ERROR as u16 || !batch.contains(seq) {
+                    continue;
+                }
+                let errno = message.error();
+                if errno != 0 {
+                    first.get_or_insert((seq, errno));
+                }
+                // The last message's answer ends all others; one about the batch itself may be the only one.
+                let end = seq == batch.last_seq() || seq == batch.first_seq || lost;
+                match first {
+                    Some((seq, errno)) if end => {
+                        return Err(refused(batch, transaction, seq, errno));
+                    }
+                    None if end => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The error for the kernel's refusal of the message with this number.
+fn refused(batch: &Batch, transaction: &Transaction, seq: u32, errno: i32) -> DataplaneError {
+    let index = batch.op_of(seq);
+    let source = io::Error::from_raw_os_error(errno);
+    match index.and_then(|index| transaction.ops.get(index)) {
+        Some(op) => DataplaneError::Refused {
+            operation: batch::describe(op),
+            index,
+            source,
+        },
+        None => match errno {
+            libc::EPERM | libc::EOPNOTSUPP => request::refusal(errno),
+            // Another change came between; the batch was not carried out.
+            libc::ERESTART | libc::EINTR => DataplaneError::Interrupted { attempts: 1 },
+            _ => DataplaneError::Refused {
+                operation: "carry out the transaction".to_owned(),
+                index: None,
+                source,
+            },
+        },
+    }
+}
+
+impl Dataplane for Kernel {
+    fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError> {
+        for attempt in 1..=READ_ATTEMPTS {
+            match self.read_once(tables) {
+                Ok(ruleset) => return Ok(ruleset),
+                Err(Fault::Failed(error)) => return Err(error),
+                Err(Fault::Changed) => thread::sleep(READ_PAUSE * attempt),
+            }
+        }
+        Err(DataplaneError::Interrupted {
+            attempts: READ_ATTEMPTS,
+        })
+    }
+
+    fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError> {
+        if self.seq > u32::MAX / 2 {
+            self.seq = 0;
+        }
+        let batch =
+            Batch::encode(transaction, self.seq + 1).map_err(|Unsayable { index, reason }| {
+                DataplaneError::Refused {
+                    operation: transaction
+                        .ops
+                        .get(index)
+                        .map(batch::describe)
+                        .unwrap_or_default(),
+                    index: Some(index),
+                    source: reason,
+                }
+            })?;
+        if batch.messages == 0 {
+            return Ok(Committed::default());
+        }
+        self.seq = batch.last_seq() + 1;
+        self.socket.drain();
+        self.socket.send(&batch.bytes)?;
+        self.outcome(&batch, transaction)?;
+        Ok(Committed {
+            messages: batch.messages,
+            bytes: batch.bytes.len(),
+        })
+    }
+}

@@ -1,0 +1,446 @@
+//! The kernel's tables read back into values.
+//!
+//! What the values can't say is not left out: the object it belongs to (or the table, for one that has no place among
+//! the values) gets a comment that no desired object has, so that a diff makes it anew. See [`Comment::is_foreign`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nftnl::nftnl_sys::libc;
+
+use super::batch::{
+    DATA_VERDICT, SET_CONCAT, TYPE_BITS, family_number, hook_number, policy_number, type_number,
+};
+use super::decode;
+use super::elements::{self, Dump, Outcome};
+use super::expr::OBJECT_COUNTER;
+use super::ffi::{self, Object};
+use super::request::{Answer, Fault, Question, ask, malformed};
+use super::socket::Socket;
+use super::userdata;
+use super::wire::{self, Message};
+use crate::dataplane::DataplaneError;
+use crate::name::{Comment, Name};
+use crate::rule::{Rule, Statement};
+use crate::ruleset::{
+    BaseChain, Chain, ChainPolicy, Counter, Elements, Hook, Set, SetHeader, Table, TableId,
+};
+use crate::value::Datatype;
+
+/// How often a dump is repeated while the kernel moves its elements, and how long each waits for that to end.
+const TORN_ATTEMPTS: u32 = 20;
+const TORN_PAUSE: Duration = Duration::from_millis(5);
+
+/// The first attribute of all of nf_tables' messages: the table's name. The second of an element list: the set's.
+const TABLE_ATTR: u16 = 1;
+const SET_ATTR: u16 = 2;
+/// `NFTA_FLOWTABLE_NAME`.
+const FLOWTABLE_NAME_ATTR: u16 = 2;
+/// `NFT_MSG_GETFLOWTABLE`.
+const GET_FLOWTABLE: libc::c_int = 23;
+/// `NFTA_RULE_CHAIN`.
+const RULE_CHAIN_ATTR: u16 = 2;
+/// `NFTA_GEN_ID`.
+const GENERATION_ATTR: u16 = 1;
+
+/// Reads one state; how to know that it was one is the caller's business.
+pub(super) struct Reader<'a> {
+    pub socket: &'a mut Socket,
+    /// The last sequence number used.
+    pub seq: &'a mut u32,
+}
+
+fn unreadable(object: &str, error: &io::Error) -> DataplaneError {
+    DataplaneError::Malformed {
+        object: object.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+impl Reader<'_> {
+    fn ask(
+        &mut self,
+        question: Question,
+        attributes: impl FnOnce(&mut Vec<u8>),
+        each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
+    ) -> Result<Answer, DataplaneError> {
+        *self.seq = self.seq.wrapping_add(1);
+        ask(self.socket, *self.seq, question, attributes, each)
+    }
+
+    /// All objects of a kind in a table.
+    fn dump(
+        &mut self,
+        operation: libc::c_int,
+        table: &TableId,
+        each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
+    ) -> Result<(), Fault> {
+        let question = Question {
+            operation,
+            family: family_number(table.family),
+            all: true,
+        };
+        let name = |out: &mut Vec<u8>| wire::put_text(out, TABLE_ATTR, table.name.as_str());
+        match self.ask(question, name, each)? {
+            Answer::Complete => Ok(()),
+            Answer::Missing | Answer::Interrupted => Err(Fault::Changed),
+        }
+    }
+
+    /// The ruleset's generation: a number that each change of the namespace's nftables advances.
+    pub(super) fn generation(&mut self) -> Result<u32, DataplaneError> {
+        let question = Question {
+            operation: libc::NFT_MSG_GETGEN,
+            family: libc::AF_UNSPEC as u8,
+            all: false,
+        };
+        let mut generation = None;
+        let object = "the ruleset's generation";
+        self.ask(
+            question,
+            |_| {},
+            |message| {
+                let found = message.attrs().find(GENERATION_ATTR);
+                if let Some(attr) = found.map_err(|reason| malformed(object, &reason))? {
+                    generation = Some(attr.u32().map_err(|reason| malformed(object, &reason))?);
+                }
+                Ok(())
+            },
+        )?;
+        generation.ok_or_else(|| DataplaneError::Malformed {
+            object: object.to_owned(),
+            reason: "it is missing".to_owned(),
+        })
+    }
+
+    /// A table and all that is in it; `None` when it does not exist.
+    pub(super) fn table(&mut self, id: &TableId) -> Result<Option<Table>, Fault> {
+        let question = Question {
+            operation: libc::NFT_MSG_GETTABLE,
+            family: family_number(id.family),
+            all: false,
+        };
+        let mut found: Option<(Option<Comment>, u32)> = None;
+        let answer = self.ask(
+            question,
+            |out| wire::put_text(out, TABLE_ATTR, id.name.as_str()),
+            |message| {
+                let object = Object::<ffi::Table>::parse(message)
+                    .map_err(|error| unreadable(&format!("table {id}"), &error))?;
+                let comment = object.bytes(ffi::table::USER_DATA);
+                let flags = object.u32(ffi::table::FLAGS).unwrap_or(0);
+                found = Some((comment.and_then(userdata::comment), flags));
+                Ok(())
+            },
+        )?;
+        let (comment, flags) = match (answer, found) {
+            (Answer::Missing, _) | (Answer::Complete, None) => return Ok(None),
+            (Answer::Interrupted, _) => return Err(Fault::Changed),
+            (Answer::Complete, Some(found)) => found,
+        };
+        let mut table = Table {
+            comment,
+            ..Table::default()
+        };
+        let mut strays = Vec::new();
+        if flags != 0 {
+            strays.push(format!("table flags {flags:#x}"));
+        }
+        self.counters(id, &mut table, &mut strays)?;
+        self.flowtables(id, &mut strays)?;
+        self.sets(id, &mut table, &mut strays)?;
+        let mut chains = self.chains(id, &mut strays)?;
+        self.rules(id, &mut chains)?;
+        table.chains = chains
+            .into_iter()
+            .map(|(name, chain)| (name, Arc::new(chain)))
+            .collect();
+        if !strays.is_empty() {
+            strays.sort();
+            table.comment = Some(Comment::foreign(&strays.join(", ")));
+        }
+        Ok(Some(table))
+    }
+
+    fn counters(
+        &mut self,
+        id: &TableId,
+        table: &mut Table,
+        strays: &mut Vec<String>,
+    ) -> Result<(), Fault> {
+        self.dump(libc::NFT_MSG_GETOBJ, id, |message| {
+            let object = Object::<ffi::Stateful>::parse(message)
+                .map_err(|error| unreadable(&format!("an object of table {id}"), &error))?;
+            if object.text(ffi::stateful::TABLE).as_deref() != Some(id.name.as_str()) {
+                return Ok(());
+            }
+            let text = object.text(ffi::stateful::NAME).unwrap_or_default();
+            let kind = object.u32(ffi::stateful::TYPE).unwrap_or(0);
+            match Name::new(&text) {
+                Ok(name) if kind == OBJECT_COUNTER => {
+                    let data = object.bytes(ffi::stateful::USER_DATA);
+                    let comment = data.and_then(userdata::comment);
+                    table.counters.insert(name, Arc::new(Counter { comment }));
+                }
+                _ => strays.push(format!("object {text} of type {kind}")),
+            }
+            Ok(())
+        })
+    }
+
+    fn flowtables(&mut self, id: &TableId, strays: &mut Vec<String>) -> Result<(), Fault> {
+        self.dump(GET_FLOWTABLE, id, |message| {
+            let read = |attr| match message.attrs().find(attr) {
+                Ok(found) => Ok(found.map(|attr| attr.text()).unwrap_or_default()),
+                Err(reason) => Err(malformed(&format!("a flowtable of table {id}"), &reason)),
+            };
+            if read(TABLE_ATTR)? == id.name.as_str() {
+                strays.push(format!("flowtable {}", read(FLOWTABLE_NAME_ATTR)?));
+            }
+            Ok(())
+        })
+    }
+
+    fn sets(
+        &mut self,
+        id: &TableId,
+        table: &mut Table,
+        strays: &mut Vec<String>,
+    ) -> Result<(), Fault> {
+        let mut found = Vec::new();
+        self.dump(libc::NFT_MSG_GETSET, id, |message| {
+            let object = Object::<ffi::Set>::parse(message)
+                .map_err(|error| unreadable(&format!("a set of table {id}"), &error))?;
+            if object.text(ffi::set::TABLE).as_deref() != Some(id.name.as_str()) {
+                return Ok(());
+            }
+            let text = object.text(ffi::set::NAME).unwrap_or_default();
+            let flags = object.u32(ffi::set::FLAGS).unwrap_or(0);
+            match Name::new(&text) {
+                Ok(name) => found.push((name, set(&object, flags))),
+                // An anonymous set goes with its rule, which is foreign for naming it.
+                Err(_) if flags & libc::NFT_SET_ANONYMOUS as u32 != 0 => {}
+                Err(_) => strays.push(format!("set {text}")),
+            }
+            Ok(())
+        })?;
+        for (name, mut set) in found {
+            if !set.header.comment.as_ref().is_some_and(Comment::is_foreign) {
+                self.elements(id, &name, &mut set)?;
+            }
+            table.sets.insert(name, Arc::new(set));
+        }
+        Ok(())
+    }
+
+    fn elements(&mut self, id: &TableId, name: &Name, set: &mut Set) -> Result<(), Fault> {
+        let question = Question {
+            operation: libc::NFT_MSG_GETSETELEM,
+            family: family_number(id.family),
+            all: true,
+        };
+        for _ in 0..TORN_ATTEMPTS {
+            let mut dump = Dump::default();
+            let answer = self.ask(
+                question,
+                |out| {
+                    wire::put_text(out, TABLE_ATTR, id.name.as_str());
+                    wire::put_text(out, SET_ATTR, name.as_str());
+                },
+                |message| {
+                    dump.take(message)
+                        .map_err(|reason| malformed(&format!("set {id} {name}"), &reason))
+                },
+            )?;
+            if answer != Answer::Complete {
+                return Err(Fault::Changed);
+            }
+            match dump.finish(&set.elements, &set.header.key) {
+                Outcome::Elements(elements) => {
+                    set.elements = elements;
+                    return Ok(());
+                }
+                Outcome::Foreign(reason) => {
+                    set.header.comment = Some(Comment::foreign(reason));
+                    return Ok(());
+                }
+                // A hash table that grew in one commit is resized behind it; a dump across that can miss elements.
+                Outcome::Torn => thread::sleep(TORN_PAUSE),
+            }
+        }
+        Err(Fault::Changed)
+    }
+
+    fn chains(
+        &mut self,
+        id: &TableId,
+        strays: &mut Vec<String>,
+    ) -> Result<BTreeMap<Name, Chain>, Fault> {
+        let mut chains = BTreeMap::new();
+        self.dump(libc::NFT_MSG_GETCHAIN, id, |message| {
+            // The kernel gives the chains of all tables of the family.
+            let table = message.attrs().find(TABLE_ATTR);
+            let table = table.map_err(|reason| malformed("a chain", &reason))?;
+            if table.is_none_or(|table| table.text() != id.name.as_str()) {
+                return Ok(());
+            }
+            let object = Object::<ffi::Chain>::parse(message)
+                .map_err(|error| unreadable(&format!("a chain of table {id}"), &error))?;
+            let text = object.text(ffi::chain::NAME).unwrap_or_default();
+            let flags = object.u32(ffi::chain::FLAGS).unwrap_or(0);
+            match Name::new(&text) {
+                Ok(name) => drop(chains.insert(name, chain(&object, flags))),
+                // A chain bound to its rule goes with it, which is foreign for naming it.
+                Err(_) if flags & CHAIN_BINDING != 0 => {}
+                Err(_) => strays.push(format!("chain {text}")),
+            }
+            Ok(())
+        })?;
+        Ok(chains)
+    }
+
+    fn rules(&mut self, id: &TableId, chains: &mut BTreeMap<Name, Chain>) -> Result<(), Fault> {
+        self.dump(libc::NFT_MSG_GETRULE, id, |message| {
+            let object = format!("a rule of table {id}");
+            let read = |attr| match message.attrs().find(attr) {
+                Ok(found) => Ok(found.map(|attr| attr.text()).unwrap_or_default()),
+                Err(reason) => Err(malformed(&object, &reason)),
+            };
+            if read(TABLE_ATTR)? != id.name.as_str() {
+                return Ok(());
+            }
+            // A rule of a chain that has no place among the values is lost with it.
+            if let Some(chain) = chains.get_mut(read(RULE_CHAIN_ATTR)?.as_str()) {
+                chain.rules.push(rule(id, message)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// `NFT_CHAIN_BASE`, which the kernel may report of a base chain.
+const CHAIN_BASE: u32 = 1;
+/// `NFT_CHAIN_BINDING`.
+const CHAIN_BINDING: u32 = 4;
+
+fn rule(id: &TableId, message: Message<'_>) -> Result<Rule, DataplaneError> {
+    // libnftnl parses no rule with an expression that it does not know.
+    let Ok(object) = Object::<ffi::Rule>::parse(message) else {
+        let unknown = "[ an expression unknown to libnftnl ]".to_owned();
+        return Ok(Rule::new(vec![Statement::Foreign(unknown)]));
+    };
+    let exprs = object
+        .exprs()
+        .map_err(|error| unreadable(&format!("a rule of table {id}"), &error))?;
+    let data = object.bytes(ffi::rule::USER_DATA);
+    let comment = data.and_then(userdata::comment);
+    if object.u32(ffi::rule::COMPAT_PROTOCOL).is_some() {
+        let compat = "[ a rule of iptables ]".to_owned();
+        return Ok(Rule {
+            statements: vec![Statement::Foreign(compat)],
+            comment,
+        });
+    }
+    Ok(decode::rule(id.family, exprs, comment))
+}
+
+fn chain(object: &Object<ffi::Chain>, flags: u32) -> Chain {
+    let data = object.bytes(ffi::chain::USER_DATA);
+    let mut chain = Chain {
+        comment: data.and_then(userdata::comment),
+        ..Chain::default()
+    };
+    let mut foreign = (flags & !CHAIN_BASE != 0).then(|| format!("chain flags {flags:#x}"));
+    if let Some(number) = object.u32(ffi::chain::HOOK) {
+        let hook = [
+            Hook::Prerouting,
+            Hook::Input,
+            Hook::Forward,
+            Hook::Output,
+            Hook::Postrouting,
+        ]
+        .into_iter()
+        .find(|hook| hook_number(*hook) == number);
+        let number = object.u32(ffi::chain::POLICY).unwrap_or_default();
+        let policy = [ChainPolicy::Accept, ChainPolicy::Drop]
+            .into_iter()
+            .find(|policy| policy_number(*policy) == number);
+        let kind = object.text(ffi::chain::TYPE).unwrap_or_default();
+        match (hook, policy) {
+            (Some(hook), Some(policy)) if kind == "filter" => {
+                let priority = object.u32(ffi::chain::PRIORITY).unwrap_or_default();
+                chain.base = Some(BaseChain {
+                    hook,
+                    priority: priority.cast_signed(),
+                    policy,
+                });
+            }
+            _ => foreign = Some(format!("a chain of type {kind} at another hook or so")),
+        }
+    }
+    if let Some(reason) = foreign {
+        chain.comment = Some(Comment::foreign(&reason));
+    }
+    chain
+}
+
+/// A set without its elements, the kind of which is told.
+fn set(object: &Object<ffi::Set>, flags: u32) -> Set {
+    const INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
+    const MAP: u32 = libc::NFT_SET_MAP as u32;
+    let data = object.bytes(ffi::set::USER_DATA);
+    let mut header = SetHeader {
+        key: Vec::new(),
+        comment: data.and_then(userdata::set_comment),
+    };
+    let verdicts = object.u32(ffi::set::DATA_TYPE) == Some(DATA_VERDICT);
+    // Later versions of nft mark every concatenation, the kernel does not care.
+    let kind = match flags & !SET_CONCAT {
+        0 => Some(Elements::Keys(imbl::OrdSet::new())),
+        INTERVAL => Some(Elements::Ranges(imbl::OrdMap::new())),
+        MAP if verdicts => Some(Elements::Verdicts(imbl::OrdMap::new())),
+        _ => None,
+    };
+    header.key = datatypes(object.u32(ffi::set::KEY_TYPE).unwrap_or(0)).unwrap_or_default();
+    let key_len = object.u32(ffi::set::KEY_LEN);
+    let fits = elements::key_len(&header).is_ok_and(|len| Some(len as u32) == key_len);
+    let sized = object.u32(ffi::set::SIZE).is_some_and(|size| size != 0);
+    let reason = match &kind {
+        None => Some(format!("set flags {flags:#x}")),
+        Some(_) if !fits => Some("a key of another type".to_owned()),
+        Some(_) if sized => Some("a set of limited size".to_owned()),
+        Some(_) => None,
+    };
+    if let Some(reason) = reason {
+        header.comment = Some(Comment::foreign(&reason));
+    }
+    Set {
+        header,
+        elements: kind.unwrap_or(Elements::Keys(imbl::OrdSet::new())),
+    }
+}
+
+/// The types of a set's key, last one in the lowest bits.
+fn datatypes(mut number: u32) -> Option<Vec<Datatype>> {
+    let all = [
+        Datatype::Ipv4Addr,
+        Datatype::Ipv6Addr,
+        Datatype::InetProto,
+        Datatype::InetService,
+        Datatype::EtherType,
+        Datatype::IfName,
+        Datatype::IcmpType,
+        Datatype::Icmpv6Type,
+    ];
+    let mut types = Vec::new();
+    while number != 0 {
+        let low = number & ((1 << TYPE_BITS) - 1);
+        types.push(all.into_iter().find(|one| type_number(*one) == low)?);
+        number >>= TYPE_BITS;
+    }
+    types.reverse();
+    Some(types)
+}
