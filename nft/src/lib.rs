@@ -12,8 +12,11 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 mod dataplane;
 mod diff;
+mod fake;
 mod kernel;
 mod name;
 mod refs;
@@ -27,6 +30,7 @@ mod value;
 
 pub use dataplane::{Committed, Dataplane, DataplaneError};
 pub use diff::diff;
+pub use fake::{Fake, Fault, errno};
 pub use kernel::Kernel;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};

@@ -15,6 +15,15 @@ pub(crate) enum Reference<'a> {
     Counter(&'a Name),
 }
 
+impl<'a> Reference<'a> {
+    /// The object's name.
+    pub(crate) fn name(self) -> &'a Name {
+        match self {
+            Self::Chain(name) | Self::Set(name) | Self::Counter(name) => name,
+        }
+    }
+}
+
 impl Statement {
     pub(crate) fn reference(&self) -> Option<Reference<'_>> {
         match self {

@@ -528,3 +528,36 @@ fn handmade_bridge() -> Table {
     table.chains.insert(name("guard"), Arc::new(guard));
     table
 }
+
+/// A listing without what depends on history: objects by name, the elements of each set in one order.
+pub(crate) fn sorted_listing(listing: &str) -> Vec<(String, Vec<String>)> {
+    let mut tables = Vec::new();
+    for table in listing.split_inclusive("\n}\n") {
+        let (mut head, mut body) = table.split_once('\n').unwrap();
+        if body.starts_with("\tcomment") {
+            let end = head.len() + 1 + body.find('\n').unwrap();
+            (head, body) = table.split_at(end + 1);
+        }
+        let mut objects = Vec::new();
+        // Every object ends in a brace at one tab.
+        for object in body.split_inclusive("\n\t}\n") {
+            let object = object.trim_start_matches('\n');
+            let (head, elements) = match object.split_once("elements = { ") {
+                Some((head, elements)) => (head, elements.trim_end_matches("}\n\t")),
+                None => (object, ""),
+            };
+            let mut elements: Vec<_> = elements
+                .trim_end_matches([' ', '}', '\n', '\t'])
+                .split(", ")
+                .flat_map(|part| part.split(",\n"))
+                .map(str::trim)
+                .collect();
+            elements.sort_unstable();
+            objects.push(format!("{head}{}", elements.join("\n")));
+        }
+        objects.sort_unstable();
+        tables.push((head.to_owned(), objects));
+    }
+    tables.sort_unstable();
+    tables
+}
