@@ -6,16 +6,22 @@
 //!                           cluster  policy                                            └ text (render)
 //! ```
 //!
+//! - [`source`]: where objects come from: files of manifests, watched
 //! - [`cluster`]: what we know of pods, namespaces and nodes
 //! - [`policy`]: the one policy form, and the dialects that lower into it
 //! - [`index`]: who selects whom, kept as events come
 //! - [`compile`]: the index's nftables ruleset for one node
+//! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
+//! - [`cli`]: the command line, one file a subcommand
 
 #![forbid(unsafe_code)]
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
+pub mod cli;
 pub mod cluster;
 pub mod compile;
+pub mod enforce;
 pub mod index;
 pub mod policy;
+pub mod source;

@@ -1,3 +1,9 @@
-//! The command line.
+//! The command line: parse, dispatch, exit code.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    selvedge::cli::main(std::env::args_os())
+}

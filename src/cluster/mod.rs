@@ -2,7 +2,8 @@
 //!
 //! - [`object`]: pods, namespaces and nodes, and the events that bring them
 //! - [`labels`]: label sets · [`selector`]: what selects them
-//! - [`cidr`]: address blocks as ranges · [`port`]: protocols and named ports
+//! - [`cidr`]: address blocks as ranges · [`parse`]: addresses as the API stores them · [`port`]: protocols and
+//!   named ports
 
 pub mod cidr;
 pub mod labels;

@@ -1,0 +1,36 @@
+//! `selvedge cleanup`.
+
+use clap::Args;
+use selvedge_nft::{Dataplane, DataplaneError, Ruleset, diff};
+
+use super::{Done, Failure, print};
+use crate::compile::tables;
+use crate::enforce::{Lock, kernel};
+
+/// Remove Selvedge's tables from this network namespace, and nothing else.
+///
+/// From then on no policy is enforced here. A daemon that still runs must be stopped first.
+#[derive(Debug, Args)]
+pub(super) struct Cleanup {}
+
+impl Cleanup {
+    pub(super) fn execute(self) -> Result<Done, Failure> {
+        let _lock = Lock::acquire().map_err(Failure::unreachable)?;
+        let mut dataplane = kernel::open().map_err(Failure::unreachable)?;
+        print(&remove(&mut dataplane).map_err(Failure::unreachable)?)
+    }
+}
+
+/// Removes the tables; the answer is what to say about it.
+fn remove(dataplane: &mut impl Dataplane) -> Result<String, DataplaneError> {
+    let current = dataplane.read(&tables())?;
+    if current.tables.is_empty() {
+        return Ok("nothing to remove: there is no table of Selvedge's\n".to_owned());
+    }
+    dataplane.commit(&diff(&current, &Ruleset::default()))?;
+    let lines = current
+        .tables
+        .keys()
+        .map(|id| format!("removed table {id}\n"));
+    Ok(lines.collect())
+}

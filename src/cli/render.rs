@@ -1,0 +1,99 @@
+//! `selvedge render`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use selvedge_nft::IfName;
+
+use super::{Done, Failure, interface, print, warn};
+use crate::cluster::Text;
+use crate::cluster::object::{Event, Object, ObjectKey};
+use crate::compile::Compiler;
+use crate::enforce::host;
+use crate::index::Index;
+use crate::source::{Files, Snapshot};
+
+const EXAMPLES: &str = "\
+Examples:
+  selvedge render ./examples --node node-a
+  selvedge render ./examples --node node-a | nft -c -f -       does the kernel's own tool accept it?
+  kubectl get ns,nodes,pods,netpol -A -o yaml > cluster.yaml; selvedge render cluster.yaml --node node-a
+
+Exit codes: 0 rendered, 1 rendered with problems (on stderr; what can't be read is closed), 2 nothing to render.";
+
+/// Print the rules that a node would enforce as an nft script, without touching a kernel.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Render {
+    /// The directory (or file) of manifests: Namespaces, Nodes, Pods and NetworkPolicies, as YAML or JSON
+    #[arg(value_name = "DIR")]
+    source: PathBuf,
+    /// The node's name, as in the pods' spec.nodeName
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node: String,
+    /// The pods' bridge [default: cni0]
+    #[arg(long, value_name = "NAME", value_parser = interface)]
+    bridge: Option<IfName>,
+}
+
+impl Render {
+    pub(super) fn execute(self) -> Result<Done, Failure> {
+        let mut files = Files::new(&self.source);
+        let reading = files.read(Duration::ZERO).map_err(Failure::input)?;
+        let snapshot = reading.snapshot;
+        for problem in &snapshot.problems {
+            warn(problem);
+        }
+        let node = Text::from(self.node.as_str());
+        check_node(&snapshot, &node)?;
+        let mut index = Index::new();
+        for object in snapshot.objects() {
+            index.apply(Event::Apply(object.clone()));
+        }
+        let host = host::unknown(self.bridge).map_err(Failure::input)?;
+        let mut compiler = Compiler::new(node, host);
+        let ruleset = compiler.update(&mut index);
+        let warnings = compiler.warnings();
+        for warning in &warnings {
+            warn(warning);
+        }
+        print(&selvedge_nft::text::script(&ruleset))?;
+        match snapshot.problems.is_empty() && warnings.is_empty() {
+            true => Ok(Done::Clean),
+            false => Ok(Done::Findings),
+        }
+    }
+}
+
+/// A name that no node has is more likely misspelt than meant.
+fn check_node(snapshot: &Snapshot, node: &Text) -> Result<(), Failure> {
+    if snapshot.get(&ObjectKey::Node(node.clone())).is_some() {
+        return Ok(());
+    }
+    let mut names = BTreeSet::new();
+    for object in snapshot.objects() {
+        match object {
+            Object::Node(node) => {
+                names.insert(node.name.clone());
+            }
+            Object::Pod(pod) => names.extend(pod.node.clone()),
+            Object::Namespace(_) | Object::Policy(_) => {}
+        }
+    }
+    // Pods may stand on a node that nobody wrote down.
+    if names.contains(node) {
+        return Ok(());
+    }
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    Err(Failure::Input(match names.is_empty() {
+        true => format!(
+            "there is no node {node}: the input has no nodes; add a Node, or pods with spec.nodeName"
+        ),
+        false => format!(
+            "there is no node {node}; --node must be one of: {}",
+            names.join(", ")
+        ),
+    }))
+}

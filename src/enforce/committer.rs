@@ -1,0 +1,141 @@
+//! From the ruleset that is wanted to one that the kernel has acknowledged.
+
+use std::time::{Duration, Instant};
+
+use selvedge_nft::{Dataplane, DataplaneError, Ruleset, TableId, diff};
+use tracing::{error, info};
+
+use super::summary::Summary;
+
+/// The first wait after an error; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest wait between two attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The longest wait once the wanted ruleset has changed: the change may be the cure.
+const CHANGED_WAIT: Duration = Duration::from_secs(1);
+
+/// Owns a dataplane, and knows what it has acknowledged.
+///
+/// After an error, and at first, nothing is taken for granted: the dataplane's state is read back and the difference
+/// to that is sent.
+#[derive(Debug)]
+pub struct Committer<D> {
+    dataplane: D,
+    tables: Vec<TableId>,
+    /// `None` while it must be read back.
+    acknowledged: Option<Ruleset>,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    attempts: u32,
+    retry_at: Instant,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The dataplane has what is wanted, and nothing was sent.
+    Unchanged,
+    /// The dataplane has what is wanted since now.
+    Committed(Summary),
+    /// It has not, and this is when to try again.
+    Retry(Instant),
+}
+
+impl<D: Dataplane> Committer<D> {
+    /// A committer for these tables of `dataplane`.
+    pub fn new(dataplane: D, tables: Vec<TableId>) -> Self {
+        Self {
+            dataplane,
+            tables,
+            acknowledged: None,
+            failure: None,
+        }
+    }
+
+    /// Makes the dataplane hold `desired`, in one transaction. `changed` says that it may differ from last time's.
+    /// While an earlier failure is waited out nothing is attempted.
+    pub fn reconcile(&mut self, desired: &Ruleset, changed: bool, now: Instant) -> Outcome {
+        if let Some(failure) = &mut self.failure {
+            if changed {
+                failure.retry_at = failure.retry_at.min(now + CHANGED_WAIT);
+            }
+            if now < failure.retry_at {
+                return Outcome::Retry(failure.retry_at);
+            }
+        }
+        match self.attempt(desired) {
+            Ok(outcome) => {
+                if let Some(failure) = self.failure.take() {
+                    let attempts = failure.attempts;
+                    info!(attempts, "the ruleset is in force again as it should be");
+                }
+                outcome
+            }
+            Err(error) => Outcome::Retry(self.failed(&error)),
+        }
+    }
+
+    fn attempt(&mut self, desired: &Ruleset) -> Result<Outcome, DataplaneError> {
+        let current = match self.acknowledged.take() {
+            Some(acknowledged) => acknowledged,
+            None => self.dataplane.read(&self.tables)?,
+        };
+        let transaction = diff(&current, desired);
+        if transaction.is_empty() {
+            self.acknowledged = Some(desired.clone());
+            return Ok(Outcome::Unchanged);
+        }
+        let started = Instant::now();
+        let committed = self.dataplane.commit(&transaction)?;
+        let took = started.elapsed();
+        // A clone of what was wanted, not of what was read: it shares its parts with the next one.
+        self.acknowledged = Some(desired.clone());
+        let summary = Summary::of(&transaction);
+        info!(
+            messages = committed.messages,
+            bytes = committed.bytes,
+            took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "committed: {summary}"
+        );
+        Ok(Outcome::Committed(summary))
+    }
+
+    /// Takes note of a failure; the answer is when to try again.
+    fn failed(&mut self, error: &DataplaneError) -> Instant {
+        self.acknowledged = None;
+        let text = error.to_string();
+        let attempts = self.failure.as_ref().map_or(0, |f| f.attempts);
+        if self.failure.as_ref().is_none_or(|f| f.text != text) {
+            error!("not committed, will be tried again; what was in force stays in force: {text}");
+        }
+        let retry_at = Instant::now() + jittered(wait(attempts));
+        self.failure = Some(Failure {
+            text,
+            attempts: attempts.saturating_add(1),
+            retry_at,
+        });
+        retry_at
+    }
+}
+
+/// How long to wait after so many failures before.
+fn wait(attempts: u32) -> Duration {
+    FIRST_WAIT
+        .saturating_mul(2_u32.saturating_pow(attempts))
+        .min(LONGEST_WAIT)
+}
+
+/// Between half of it and all of it: nodes that fail together shall not retry together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+#[path = "committer_tests.rs"]
+mod tests;

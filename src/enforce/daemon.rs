@@ -1,0 +1,265 @@
+//! What `selvedge run` does: one loop that takes in what the source and the host have to say, and lets the reconciler
+//! act on it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use selvedge_nft::{DataplaneError, IfName, InvalidName};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tracing::info;
+
+use super::committer::Outcome;
+use super::host::{self, Link};
+use super::kernel;
+use super::links::{self, LinksError};
+use super::lock::{Lock, LockError};
+use super::reconciler::{Change, Reconciler};
+use super::standing::Standing;
+use crate::cluster::Text;
+use crate::cluster::object::{Event, Object, ObjectKey};
+use crate::compile::Host;
+use crate::source::watch::{self, Update};
+
+/// What the daemon is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file or directory of manifests.
+    pub source: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// The pods' bridge, where it shall not be looked for.
+    pub bridge: Option<IfName>,
+}
+
+/// Why the daemon can't do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another one does it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is no nftables to do it with.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The files can't be watched.
+    #[error("{path} can't be watched: {source}")]
+    Source {
+        /// The path that was given.
+        path: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Signals can't be caught.
+    #[error("signals can't be caught: {source}")]
+    Signals {
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The bridge's name is none.
+    #[error(transparent)]
+    Bridge(#[from] InvalidName),
+}
+
+/// How often the host's switches are looked at.
+const HOST_CHECK: Duration = Duration::from_secs(10);
+
+/// What reaches the loop.
+enum Input {
+    Source(Update),
+    Links(Result<Vec<Link>, LinksError>),
+}
+
+/// Enforces the policies of a directory in the network namespace that this thread is in, until SIGTERM or SIGINT. The
+/// rules stay in force then.
+///
+/// # Errors
+/// [`DaemonError`] when it can't start; once it works nothing ends it but a signal.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|source| DaemonError::Signals { source })?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|source| DaemonError::Signals { source })?;
+    let _lock = Lock::acquire()?;
+    let dataplane = kernel::open()?;
+    let host = host::unknown(settings.bridge)?;
+    let node = Text::from(settings.node.as_str());
+    let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
+    let (sender, mut inputs) = mpsc::unbounded_channel();
+    let to_loop = sender.clone();
+    watch::watch(settings.source.clone(), move |update| {
+        to_loop.send(Input::Source(update)).is_ok()
+    })
+    .map_err(|source| DaemonError::Source {
+        path: settings.source.display().to_string(),
+        source,
+    })?;
+    let links = tokio::spawn(links::watch(move |links| {
+        sender.send(Input::Links(links)).is_ok()
+    }));
+    info!(
+        node = settings.node,
+        source = %settings.source.display(),
+        "selvedge {} starts",
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut state = State::new(reconciler, node, settings.bridge, host);
+    let mut check = tokio::time::interval(HOST_CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut retry_at: Option<Instant> = None;
+    loop {
+        let wake = retry_at.unwrap_or_else(|| Instant::now() + HOST_CHECK);
+        tokio::select! {
+            // Signals first: under a steady stream of inputs they must be heard too.
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            input = inputs.recv() => {
+                let Some(input) = input else { break };
+                state.take(input);
+                // All that is waiting becomes one transaction.
+                while let Ok(input) = inputs.try_recv() {
+                    state.take(input);
+                }
+                retry_at = state.step();
+            }
+            () = tokio::time::sleep_until(wake.into()), if retry_at.is_some() => {
+                retry_at = state.step();
+            }
+            _ = check.tick() => state.check(),
+        }
+    }
+    links.abort();
+    info!("selvedge ends; the rules stay in force (`selvedge cleanup` removes them)");
+    Ok(())
+}
+
+/// What the loop knows.
+struct State<D> {
+    reconciler: Reconciler<D>,
+    node: Text,
+    bridge: Option<IfName>,
+    host: Host,
+    pod_cidrs: Vec<IpNetwork>,
+    nodes: BTreeSet<Text>,
+    links: Option<Vec<Link>>,
+    /// Whether the source has been read as a whole.
+    synced: bool,
+    /// Whether the interfaces are known, or known to be unknowable.
+    linked: bool,
+    changes: Vec<Change>,
+    source_problems: Standing,
+    host_problems: Standing,
+    link_problems: Standing,
+    node_problems: Standing,
+}
+
+impl<D: selvedge_nft::Dataplane> State<D> {
+    fn new(reconciler: Reconciler<D>, node: Text, bridge: Option<IfName>, host: Host) -> Self {
+        Self {
+            reconciler,
+            node,
+            bridge,
+            host,
+            pod_cidrs: Vec::new(),
+            nodes: BTreeSet::new(),
+            links: None,
+            synced: false,
+            linked: false,
+            changes: Vec::new(),
+            source_problems: Standing::default(),
+            host_problems: Standing::default(),
+            link_problems: Standing::default(),
+            node_problems: Standing::default(),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Source(update) => {
+                self.synced |= update.synced;
+                let problems = update.problems.iter().map(ToString::to_string);
+                self.source_problems.update(problems);
+                for event in update.events {
+                    self.note(&event);
+                    self.changes.push(Change::Cluster(event));
+                }
+            }
+            Input::Links(Ok(links)) => {
+                self.link_problems.update([]);
+                self.linked = true;
+                self.links = Some(links);
+            }
+            Input::Links(Err(error)) => {
+                self.link_problems.update([format!(
+                    "{error}; the pods' bridge can't be followed, and its ports can't be guarded anew"
+                )]);
+                self.linked = true;
+            }
+        }
+    }
+
+    /// Takes from an event what concerns this host.
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Apply(Object::Node(node)) => {
+                if node.name == self.node {
+                    self.pod_cidrs.clone_from(&node.pod_cidrs);
+                }
+                self.nodes.insert(node.name.clone());
+            }
+            Event::Delete {
+                key: ObjectKey::Node(name),
+                ..
+            } => {
+                self.nodes.remove(name);
+            }
+            _ => {}
+        }
+    }
+
+    /// Acts on what was taken, once everything is known that the first commit needs; the answer is when to try again.
+    fn step(&mut self) -> Option<Instant> {
+        if let Some(links) = &self.links {
+            let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref());
+            self.node_problems.update(found.warnings);
+            let host = found.host.unwrap_or_else(|| Host {
+                bridge: self.host.bridge,
+                ports: BTreeSet::new(),
+            });
+            if host != self.host {
+                info!(bridge = %host.bridge, ports = host.ports.len(), "the pods' bridge has changed");
+                self.host = host.clone();
+                self.changes.push(Change::Host(host));
+            }
+        }
+        if !(self.synced && self.linked) {
+            self.reconciler.take(self.changes.drain(..));
+            return None;
+        }
+        match self.reconciler.step(self.changes.drain(..), Instant::now()) {
+            Outcome::Unchanged | Outcome::Committed(_) => None,
+            Outcome::Retry(at) => Some(at),
+        }
+    }
+
+    /// Looks at what nobody sends news of.
+    fn check(&mut self) {
+        let mut problems = host::bridge_netfilter(Path::new(host::BRIDGE_SYSCTLS));
+        if self.synced && !self.nodes.contains(&self.node) {
+            let known: Vec<&str> = self.nodes.iter().map(|node| &**node).collect();
+            problems.push(format!(
+                "there is no Node {} in the source; it has {}",
+                self.node,
+                match known.is_empty() {
+                    true => "none".to_owned(),
+                    false => known.join(", "),
+                }
+            ));
+        }
+        self.host_problems.update(problems);
+    }
+}

@@ -1,0 +1,242 @@
+//! The host: which bridge is the pods', and what else must be so for rules to see their packets.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnetwork::IpNetwork;
+use selvedge_nft::IfName;
+
+use crate::compile::Host;
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is a bridge.
+    pub bridge: bool,
+    /// The index of the bridge, bond or VRF that it is a port of.
+    pub master: Option<u32>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the interfaces say about the pods' bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The bridge and its ports; `None` while no bridge is the pods'.
+    pub host: Option<Host>,
+    /// What is not as it should be, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// The bridge's name while none is known: Flannel's. Rules about an interface that does not exist match nothing.
+const USUAL_BRIDGE: &str = "cni0";
+
+/// The interface that kube-proxy makes in IPVS mode.
+const IPVS_LINK: &str = "kube-ipvs0";
+
+/// What the ruleset depends on before anything is known of the host.
+///
+/// # Errors
+/// None in practice; the bridge's name is a constant.
+pub fn unknown(named: Option<IfName>) -> Result<Host, selvedge_nft::InvalidName> {
+    Ok(Host {
+        bridge: named.map_or_else(|| IfName::new(USUAL_BRIDGE), Ok)?,
+        ports: BTreeSet::new(),
+    })
+}
+
+/// Finds the pods' bridge: the one `named`, else the bridge that has an address in one of the node's pod CIDRs.
+pub fn find(links: &[Link], pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> Found {
+    let mut warnings = Vec::new();
+    if links.iter().any(|link| link.name == IPVS_LINK) {
+        warnings.push(format!(
+            "kube-proxy is in IPVS mode ({IPVS_LINK} is there): ClusterIP traffic to pods of this node passes by the policies; use its iptables or nftables mode"
+        ));
+    }
+    let mut bridges: Vec<&Link> = links.iter().filter(|link| link.bridge).collect();
+    bridges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let candidates: Vec<&Link> = match named {
+        Some(named) => bridges
+            .into_iter()
+            .filter(|link| link.name == named.as_str())
+            .collect(),
+        None => bridges
+            .into_iter()
+            .filter(|link| carries(link, pod_cidrs))
+            .collect(),
+    };
+    let Some(bridge) = candidates.first() else {
+        warnings.push(missing(pod_cidrs, named));
+        return Found {
+            host: None,
+            warnings,
+        };
+    };
+    if candidates.len() > 1 {
+        let names: Vec<&str> = candidates.iter().map(|link| link.name.as_str()).collect();
+        warnings.push(format!(
+            "{} have an address in the node's pod CIDR; {} is taken for the pods' bridge, name another with --bridge",
+            names.join(" and "),
+            bridge.name
+        ));
+    }
+    let mut name = |link: &Link| match IfName::new(&link.name) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            warnings.push(format!("left unguarded: {error}"));
+            None
+        }
+    };
+    let ports = links
+        .iter()
+        .filter(|link| link.master == Some(bridge.index))
+        .filter_map(&mut name)
+        .collect();
+    let host = name(bridge).map(|bridge| Host { bridge, ports });
+    Found { host, warnings }
+}
+
+fn carries(link: &Link, pod_cidrs: &[IpNetwork]) -> bool {
+    let within = |address: &IpAddr| pod_cidrs.iter().any(|cidr| cidr.contains(*address));
+    link.addresses.iter().any(within)
+}
+
+fn missing(pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> String {
+    match named {
+        Some(named) => format!("there is no bridge {named} yet; waiting for it"),
+        None if pod_cidrs.is_empty() => {
+            "the node's pod CIDR is not known, so neither is the pods' bridge; give it with --bridge, or the Node with spec.podCIDR".to_owned()
+        }
+        None => {
+            let cidrs: Vec<String> = pod_cidrs.iter().map(ToString::to_string).collect();
+            format!(
+                "no bridge has an address in the node's pod CIDR {} yet; waiting for it (Flannel makes it with the node's first pod)",
+                cidrs.join(" and ")
+            )
+        }
+    }
+}
+
+/// The switches that send bridged packets through netfilter.
+pub const BRIDGE_SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
+
+/// Where they are, in this process's network namespace.
+pub const BRIDGE_SYSCTLS: &str = "/proc/sys/net/bridge";
+
+/// What is wrong with the switches in `directory`, one line each.
+pub fn bridge_netfilter(directory: &Path) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for switch in BRIDGE_SWITCHES {
+        let effect =
+            "policies between pods of this node are not enforced; run `selvedge node-setup`";
+        match std::fs::read_to_string(directory.join(switch)) {
+            Ok(value) if value.trim() == "1" => {}
+            Ok(value) => {
+                let value = value.trim();
+                warnings.push(format!("net.bridge.{switch} is {value}, not 1: {effect}"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let line = format!("br_netfilter is not loaded: {effect}");
+                if !warnings.contains(&line) {
+                    warnings.push(line);
+                }
+            }
+            Err(error) => {
+                warnings.push(format!(
+                    "net.bridge.{switch} can't be read ({error}): {effect}"
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, bridge: bool, master: Option<u32>, address: &str) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            bridge,
+            master,
+            addresses: address.parse().into_iter().collect(),
+        }
+    }
+
+    fn node() -> Vec<Link> {
+        vec![
+            link(1, "lo", false, None, "127.0.0.1"),
+            link(2, "docker0", true, None, "172.17.0.1"),
+            link(3, "vethd", false, Some(2), ""),
+            link(4, "cbr0", true, None, "10.244.1.1"),
+            link(6, "veth2", false, Some(4), ""),
+            link(5, "veth1", false, Some(4), ""),
+            // flannel.1 has an address of the pod CIDR too, and is no bridge.
+            link(7, "flannel.1", false, None, "10.244.1.0"),
+        ]
+    }
+
+    fn name(text: &str) -> IfName {
+        IfName::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_bridge_within_the_pod_cidr_is_the_pods() {
+        let cidr = "10.244.1.0/24".parse().unwrap();
+        let found = find(&node(), &[cidr], None);
+        let host = found.host.unwrap();
+        assert_eq!(host.bridge, name("cbr0"));
+        assert_eq!(host.ports, BTreeSet::from([name("veth1"), name("veth2")]));
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn a_named_bridge_is_taken_wherever_it_is() {
+        let found = find(&node(), &[], Some(&name("docker0")));
+        assert_eq!(found.host.unwrap().ports, BTreeSet::from([name("vethd")]));
+        let found = find(&node(), &[], Some(&name("br9")));
+        assert_eq!(found.host, None);
+        assert!(found.warnings[0].contains("br9"), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn without_a_bridge_it_says_what_it_waits_for() {
+        let other = "10.244.2.0/24".parse().unwrap();
+        let found = find(&node(), &[other], None);
+        assert_eq!(found.host, None);
+        assert!(found.warnings[0].contains("10.244.2.0/24"));
+        assert!(find(&node(), &[], None).warnings[0].contains("--bridge"));
+    }
+
+    #[test]
+    fn ipvs_is_reported() {
+        let mut links = node();
+        links.push(link(9, "kube-ipvs0", false, None, "10.96.0.1"));
+        let found = find(&links, &["10.244.1.0/24".parse().unwrap()], None);
+        assert!(found.host.is_some());
+        assert!(found.warnings[0].contains("IPVS"), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn the_switches_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let warnings = bridge_netfilter(directory.path());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("br_netfilter"));
+        std::fs::write(directory.path().join(BRIDGE_SWITCHES[0]), "1\n").unwrap();
+        std::fs::write(directory.path().join(BRIDGE_SWITCHES[1]), "0\n").unwrap();
+        let warnings = bridge_netfilter(directory.path());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("bridge-nf-call-ip6tables is 0"));
+        std::fs::write(directory.path().join(BRIDGE_SWITCHES[1]), "1\n").unwrap();
+        assert!(bridge_netfilter(directory.path()).is_empty());
+    }
+}

@@ -1,0 +1,168 @@
+//! The network interfaces of this network namespace, from rtnetlink.
+//!
+//! News only say that it is time to look again: after each burst all interfaces are read anew, so that no order or
+//! loss of messages can leave a wrong picture.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::time::{sleep, timeout};
+
+use super::host::Link;
+
+/// How long after the first of a burst of news the interfaces are read.
+const BURST: Duration = Duration::from_millis(5);
+
+/// How often they are read without news: a socket whose buffer overflows loses messages.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// How long to wait after an error.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why the interfaces are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum LinksError {
+    /// There is no rtnetlink socket.
+    #[error("rtnetlink can't be reached: {source}")]
+    Unreachable {
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The interfaces or their addresses can't be listed.
+    #[error("the network interfaces can't be listed: {source}")]
+    Unlisted {
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// The socket is closed.
+    #[error("rtnetlink's socket was closed")]
+    Closed,
+}
+
+/// Hands `send` the interfaces whenever they have changed, first of all as they are, and errors as they come; goes
+/// on until `send` says false.
+pub async fn watch(mut send: impl FnMut(Result<Vec<Link>, LinksError>) -> bool) {
+    let mut last = None;
+    loop {
+        let Err(error) = follow(&mut last, &mut send).await else {
+            return;
+        };
+        last = None;
+        if !send(Err(error)) {
+            return;
+        }
+        sleep(RETRY).await;
+    }
+}
+
+async fn follow(
+    last: &mut Option<Vec<Link>>,
+    send: &mut impl FnMut(Result<Vec<Link>, LinksError>) -> bool,
+) -> Result<(), LinksError> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (connection, handle, mut news) =
+        new_multicast_connection(&groups).map_err(|source| LinksError::Unreachable { source })?;
+    let connection = AbortOnDrop(tokio::spawn(connection));
+    loop {
+        let links = list(&handle).await?;
+        if last.as_ref() != Some(&links) {
+            *last = Some(links.clone());
+            if !send(Ok(links)) {
+                return Ok(());
+            }
+        }
+        match timeout(RESYNC, news.next()).await {
+            // Time to look again in any case.
+            Err(_) => {}
+            Ok(None) => return Err(LinksError::Closed),
+            Ok(Some(_)) => {
+                sleep(BURST).await;
+                while let Ok(Some(_)) = timeout(Duration::ZERO, news.next()).await {}
+            }
+        }
+        if connection.0.is_finished() {
+            return Err(LinksError::Closed);
+        }
+    }
+}
+
+/// The task that works a netlink socket goes with those who use it.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn list(handle: &Handle) -> Result<Vec<Link>, LinksError> {
+    let mut links = BTreeMap::new();
+    for message in all(handle.link().get().execute()).await? {
+        let link = link(&message);
+        links.insert(link.index, link);
+    }
+    for message in all(handle.address().get().execute()).await? {
+        let Some(link) = links.get_mut(&message.header.index) else {
+            continue;
+        };
+        let local = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+        let any = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+        link.addresses.extend(local.or(any));
+    }
+    Ok(links.into_values().collect())
+}
+
+async fn all<T>(
+    messages: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, LinksError> {
+    let mut messages = std::pin::pin!(messages);
+    let mut all = Vec::new();
+    while let Some(message) = messages.next().await {
+        all.push(message.map_err(|source| LinksError::Unlisted { source })?);
+    }
+    Ok(all)
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        bridge: false,
+        master: None,
+        addresses: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Controller(master) => link.master = Some(*master),
+            LinkAttribute::LinkInfo(infos) => {
+                link.bridge = infos
+                    .iter()
+                    .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
+            }
+            _ => {}
+        }
+    }
+    link
+}

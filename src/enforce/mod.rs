@@ -1,0 +1,29 @@
+//! The reconciler: keeps what the kernel enforces equal to what the policies ask for.
+//!
+//! ```text
+//!  source ─┐
+//!          ├ daemon (the loop) ─ Reconciler ─ index, compile ─ Committer ─ diff ─ Dataplane
+//!  links ──┘                                                      └ read back after an error, retry
+//! ```
+//!
+//! - [`daemon`]: what `selvedge run` does
+//! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
+//! - [`lock`]: one writer a network namespace
+//! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
+//! - [`kernel`]: where the kernel's dataplane is opened
+//! - [`standing`]: problems logged when they come and when they go · [`summary`]: a transaction in one line
+
+pub mod committer;
+pub mod daemon;
+pub mod host;
+pub mod kernel;
+pub mod links;
+pub mod lock;
+pub mod reconciler;
+pub mod standing;
+pub mod summary;
+
+pub use committer::{Committer, Outcome};
+pub use daemon::{DaemonError, Settings, run};
+pub use lock::{Lock, LockError};
+pub use reconciler::{Change, Reconciler};

@@ -1,0 +1,444 @@
+//! From a Kubernetes object as JSON to what Selvedge keeps of it.
+//!
+//! Only the fields that policy needs are looked at: nonsense elsewhere in an object does no harm, and nonsense in one
+//! of them costs that field alone. A pod that is dropped is a pod that nothing isolates, so as much of it as can be
+//! read is kept. NetworkPolicies have their own file, [`super::salvage`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use super::salvage;
+use crate::cluster::Text;
+use crate::cluster::labels::Labels;
+use crate::cluster::object::{Addresses, Namespace, Node, Object, Pod};
+use crate::cluster::parse::{parse_cidr, parse_ip};
+use crate::cluster::port::{NamedPort, Protocol};
+use crate::policy::Problem;
+
+/// An object that was read, and what in it could not be. A policy's problems are its own ([`crate::policy::Policy`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded {
+    /// The object.
+    pub object: Object,
+    /// What could not be read and was left out.
+    pub problems: Vec<Problem>,
+}
+
+/// An object of a kind that matters, of which too little could be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {name}: {problem}")]
+pub struct Undecodable {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its namespace and name, as far as they are known.
+    pub name: String,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// One object of a document.
+#[derive(Debug)]
+pub struct Item {
+    /// Its index, where the document is a list.
+    pub index: Option<usize>,
+    /// The object.
+    pub result: Result<Decoded, Undecodable>,
+}
+
+/// The objects of a document: itself, or the items of a `List`, `PodList` and so on, also nested. What is no object
+/// of a kind that matters, or no Kubernetes object at all, is not in the answer.
+pub fn objects(document: &Value) -> Vec<Item> {
+    let mut items = Vec::new();
+    collect(document, Inherited::default(), None, &mut items);
+    items
+}
+
+/// What the items of a typed list may leave out.
+#[derive(Debug, Clone, Copy, Default)]
+struct Inherited<'a> {
+    kind: Option<&'a str>,
+    api_version: Option<&'a str>,
+}
+
+fn collect(value: &Value, inherited: Inherited<'_>, index: Option<usize>, items: &mut Vec<Item>) {
+    let own = |key| value.get(key).and_then(Value::as_str);
+    let Some(kind) = own("kind").or(inherited.kind) else {
+        return;
+    };
+    let api_version = own("apiVersion").or(inherited.api_version);
+    if let (Some(of), Some(Value::Array(values))) = (kind.strip_suffix("List"), value.get("items"))
+    {
+        let inherited = Inherited {
+            kind: (!of.is_empty()).then_some(of),
+            api_version: (!of.is_empty()).then_some(api_version).flatten(),
+        };
+        for (n, item) in values.iter().enumerate() {
+            collect(
+                item,
+                inherited,
+                Some(index.map_or(n, |outer| outer + n)),
+                items,
+            );
+        }
+        return;
+    }
+    let Some(kind) = Kind::of(kind) else {
+        return;
+    };
+    match kind.concerns(api_version) {
+        Ok(true) => items.push(Item {
+            index,
+            result: decode(kind, value),
+        }),
+        Ok(false) => {}
+        Err(reason) => items.push(Item {
+            index,
+            result: Err(Undecodable {
+                kind: kind.name(),
+                name: described(value),
+                problem: problem("apiVersion", reason),
+            }),
+        }),
+    }
+}
+
+/// The kinds that matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Pod,
+    Namespace,
+    Node,
+    NetworkPolicy,
+}
+
+impl Kind {
+    fn of(kind: &str) -> Option<Self> {
+        [Self::Pod, Self::Namespace, Self::Node, Self::NetworkPolicy]
+            .into_iter()
+            .find(|k| k.name() == kind)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    const fn api_version(self) -> &'static str {
+        match self {
+            Self::Pod | Self::Namespace | Self::Node => "v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+
+    /// Whether an object of this kind and API version is the one that is meant: other groups have kinds of the same
+    /// name (crd.projectcalico.org's NetworkPolicy), and those are skipped. An error says why an object that is
+    /// plainly meant can't be taken; skipping it quietly would leave open what its author believes closed.
+    fn concerns(self, api_version: Option<&str>) -> Result<bool, String> {
+        let expected = self.api_version();
+        match api_version {
+            Some(version) if version == expected => Ok(true),
+            None => Err(format!("missing; it must be {expected}")),
+            Some(version) => {
+                let group = version.split_once('/').map_or("", |(group, _)| group);
+                match (self, group) {
+                    (_, "") | (Self::NetworkPolicy, "extensions" | "networking.k8s.io") => {
+                        Err(format!("{version:?} is not {expected}"))
+                    }
+                    _ => Ok(false),
+                }
+            }
+        }
+    }
+}
+
+fn decode(kind: Kind, value: &Value) -> Result<Decoded, Undecodable> {
+    let mut problems = Vec::new();
+    let meta = metadata(kind, value, &mut problems).map_err(|problem| Undecodable {
+        kind: kind.name(),
+        name: described(value),
+        problem,
+    })?;
+    let object = match kind {
+        Kind::Pod => Object::Pod(pod(value, meta, &mut problems)),
+        Kind::Namespace => {
+            let labels = labels(value, &mut problems);
+            Object::Namespace(Namespace::new(meta.name, &labels))
+        }
+        Kind::Node => Object::Node(node(value, meta, &mut problems)),
+        Kind::NetworkPolicy => {
+            let mut policy = salvage::network_policy(value, &meta.namespace, &meta.name);
+            policy.problems.splice(0..0, std::mem::take(&mut problems));
+            Object::Policy(Arc::new(policy))
+        }
+    };
+    Ok(Decoded { object, problems })
+}
+
+/// An object's identity.
+struct Metadata {
+    namespace: Text,
+    name: Text,
+}
+
+fn metadata(kind: Kind, value: &Value, problems: &mut Vec<Problem>) -> Result<Metadata, Problem> {
+    let location = "metadata.name";
+    let name = match at(value, "metadata", "name") {
+        None | Some(Value::Null) => return Err(problem(location, "missing")),
+        Some(name) => scalar(name, location, problems)
+            .ok_or_else(|| problem(location, "it must be a string"))?,
+    };
+    let name = valid_name(location, &name)?;
+    let location = "metadata.namespace";
+    let namespace = match at(value, "metadata", "namespace") {
+        _ if matches!(kind, Kind::Namespace | Kind::Node) => String::new(),
+        None | Some(Value::Null) => String::new(),
+        Some(namespace) => scalar(namespace, location, problems)
+            .ok_or_else(|| problem(location, "it must be a string"))?,
+    };
+    let namespace = match namespace.as_str() {
+        "" => Text::from("default"),
+        namespace => valid_name(location, namespace)?,
+    };
+    Ok(Metadata { namespace, name })
+}
+
+/// Names go into chain names and logs. Any that the API accepts is accepted, capitals and underscores besides.
+fn valid_name(location: &str, name: &str) -> Result<Text, Problem> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(fine) {
+        let reason = "it must have 1 to 253 characters, letters, digits, - and . only";
+        return Err(problem(location, format!("{name:?} is no name: {reason}")));
+    }
+    Ok(Text::from(name))
+}
+
+/// What an object that can't be read is called in a message.
+fn described(value: &Value) -> String {
+    let text = |key| at(value, "metadata", key).and_then(Value::as_str);
+    match (text("namespace"), text("name")) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        (None, Some(name)) => name.to_owned(),
+        (Some(namespace), None) => format!("{namespace}/(no name)"),
+        (None, None) => "(no name)".to_owned(),
+    }
+}
+
+fn pod(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Pod {
+    let phase = at(value, "status", "phase").and_then(Value::as_str);
+    let node = at(value, "spec", "nodeName")
+        .and_then(Value::as_str)
+        .filter(|node| !node.is_empty());
+    let host_network = match at(value, "spec", "hostNetwork") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(host_network)) => *host_network,
+        Some(_) => {
+            let reason = "it must be true or false; read as false";
+            problems.push(problem("spec.hostNetwork", reason));
+            false
+        }
+    };
+    let uid = at(value, "metadata", "uid").and_then(Value::as_str);
+    Pod {
+        namespace: meta.namespace,
+        name: meta.name,
+        uid: Text::from(uid.unwrap_or_default()),
+        created: created(value, problems),
+        node: node.map(Text::from),
+        host_network,
+        finished: matches!(phase, Some("Succeeded" | "Failed")),
+        labels: labels(value, problems),
+        addresses: pod_addresses(value, problems),
+        ports: named_ports(value, problems),
+    }
+}
+
+fn created(value: &Value, problems: &mut Vec<Problem>) -> i64 {
+    let location = "metadata.creationTimestamp";
+    match at(value, "metadata", "creationTimestamp") {
+        None | Some(Value::Null) => 0,
+        Some(Value::String(text)) => match text.parse::<jiff::Timestamp>() {
+            Ok(timestamp) => timestamp.as_second(),
+            Err(_) => {
+                problems.push(problem(location, format!("{text:?} is no timestamp")));
+                0
+            }
+        },
+        Some(_) => {
+            problems.push(problem(location, "it must be a timestamp"));
+            0
+        }
+    }
+}
+
+fn pod_addresses(value: &Value, problems: &mut Vec<Problem>) -> Addresses {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut read = |text: &str, location: &str| match parse_ip(text) {
+        Ok(address) => addresses.push(address),
+        Err(error) => problems.push(problem(location, error.to_string())),
+    };
+    for (n, entry) in list(value, "status", "podIPs").iter().enumerate() {
+        if let Some(text) = entry.get("ip").and_then(Value::as_str) {
+            read(text, &format!("status.podIPs[{n}].ip"));
+        }
+    }
+    let single = at(value, "status", "podIP").and_then(Value::as_str);
+    if let Some(text) = single.filter(|text| !text.is_empty()) {
+        // A repetition of podIPs[0] where both are there: the first of a family counts.
+        read(text, "status.podIP");
+    }
+    addresses.into_iter().collect()
+}
+
+fn named_ports(value: &Value, problems: &mut Vec<Problem>) -> Arc<[NamedPort]> {
+    let restartable = |container: &&Value| {
+        container.get("restartPolicy").and_then(Value::as_str) == Some("Always")
+    };
+    let containers = list(value, "spec", "containers");
+    let inits = list(value, "spec", "initContainers");
+    let mut ports: Vec<NamedPort> = Vec::new();
+    for container in containers.iter().chain(inits.iter().filter(restartable)) {
+        let Some(Value::Array(entries)) = container.get("ports") else {
+            continue;
+        };
+        for entry in entries {
+            let Some(name) = entry.get("name").and_then(Value::as_str) else {
+                continue;
+            };
+            match named_port(name, entry) {
+                // As in Kubernetes' own FindPort, the first container that has the name counts.
+                Ok(port) => {
+                    let same = |p: &NamedPort| p.name == port.name && p.protocol == port.protocol;
+                    if !ports.iter().any(same) {
+                        ports.push(port);
+                    }
+                }
+                Err(reason) => {
+                    let container = container.get("name").and_then(Value::as_str);
+                    let container = container.unwrap_or("(no name)");
+                    problems.push(problem(
+                        &format!("spec.containers[{container}].ports[{name}]"),
+                        reason,
+                    ));
+                }
+            }
+        }
+    }
+    ports.sort_unstable();
+    ports.into()
+}
+
+fn named_port(name: &str, entry: &Value) -> Result<NamedPort, String> {
+    let protocol = match entry.get("protocol") {
+        None | Some(Value::Null) => Protocol::Tcp,
+        Some(Value::String(text)) if text.is_empty() => Protocol::Tcp,
+        Some(protocol) => protocol
+            .as_str()
+            .and_then(Protocol::parse)
+            .ok_or_else(|| format!("protocol {protocol} is not TCP, UDP or SCTP"))?,
+    };
+    let number = entry.get("containerPort").unwrap_or(&Value::Null);
+    match number.as_u64().and_then(|n| u16::try_from(n).ok()) {
+        Some(number) if number > 0 => Ok(NamedPort {
+            name: Text::from(name),
+            protocol,
+            number,
+        }),
+        _ => Err(format!("containerPort {number} is not within 1-65535")),
+    }
+}
+
+fn node(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Node {
+    let mut pod_cidrs: Vec<IpNetwork> = Vec::new();
+    let mut read = |text: &str, location: &str| match parse_cidr(text) {
+        Ok(net) if pod_cidrs.contains(&net) => {}
+        Ok(net) => pod_cidrs.push(net),
+        Err(error) => problems.push(problem(location, error.to_string())),
+    };
+    for (n, cidr) in list(value, "spec", "podCIDRs").iter().enumerate() {
+        match cidr {
+            Value::String(text) => read(text, &format!("spec.podCIDRs[{n}]")),
+            other => read(&other.to_string(), &format!("spec.podCIDRs[{n}]")),
+        }
+    }
+    let single = at(value, "spec", "podCIDR").and_then(Value::as_str);
+    if let Some(text) = single.filter(|text| !text.is_empty()) {
+        read(text, "spec.podCIDR");
+    }
+    // Host names stand among the addresses too.
+    let addresses = list(value, "status", "addresses")
+        .iter()
+        .filter_map(|entry| entry.get("address").and_then(Value::as_str))
+        .filter_map(|text| parse_ip(text).ok())
+        .collect();
+    Node {
+        name: meta.name,
+        pod_cidrs,
+        addresses,
+    }
+}
+
+fn labels(value: &Value, problems: &mut Vec<Problem>) -> Labels {
+    match at(value, "metadata", "labels") {
+        None | Some(Value::Null) => Labels::default(),
+        Some(Value::Object(labels)) => labels
+            .iter()
+            .filter_map(|(key, value)| {
+                // Go's decoder reads null as the empty string.
+                let value = match value {
+                    Value::Null => String::new(),
+                    value => scalar(value, &format!("metadata.labels.{key}"), problems)?,
+                };
+                Some((Text::from(key.as_str()), Text::from(value.as_str())))
+            })
+            .collect(),
+        Some(_) => {
+            problems.push(problem("metadata.labels", "it must be a map; left out"));
+            Labels::default()
+        }
+    }
+}
+
+/// A string. YAML makes numbers and booleans of unquoted ones; the API refuses those, and here they are read as they
+/// were most likely meant, with a word about it.
+fn scalar(value: &Value, location: &str, problems: &mut Vec<Problem>) -> Option<String> {
+    let text = match value {
+        Value::String(text) => return Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            problems.push(problem(location, "it must be a string; left out"));
+            return None;
+        }
+    };
+    let reason = format!("it must be a string; read as {text:?}, write it with quotes");
+    problems.push(problem(location, reason));
+    Some(text)
+}
+
+pub(super) fn problem(location: impl Into<String>, reason: impl Into<String>) -> Problem {
+    Problem {
+        location: location.into(),
+        reason: reason.into(),
+    }
+}
+
+fn at<'a>(value: &'a Value, outer: &str, inner: &str) -> Option<&'a Value> {
+    value.get(outer)?.get(inner)
+}
+
+fn list<'a>(value: &'a Value, outer: &str, inner: &str) -> &'a [Value] {
+    match at(value, outer, inner) {
+        Some(Value::Array(entries)) => entries,
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -1,0 +1,373 @@
+//! A file, or a directory of files, as a snapshot.
+//!
+//! Directories are read recursively, in the order of names; `.yaml`, `.yml` and `.json` count. Names that start with
+//! a dot are skipped, and nothing is read twice: a mounted ConfigMap (`web.yaml → ..data/web.yaml`, `..data →
+//! ..2024_01_01`) gives each of its objects once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+
+use super::decode;
+use super::document::{self, Malformed};
+use super::snapshot::{Origin, Snapshot, SourceProblem};
+use crate::cluster::object::{Object, ObjectKey};
+
+/// Why nothing can be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// There is no such file or directory, or no way to it.
+    #[error("{path} can't be read: {source}")]
+    Unreadable {
+        /// The path that was given.
+        path: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// A file or directory of manifests, and what its files gave when they were last read.
+#[derive(Debug)]
+pub struct Files {
+    root: PathBuf,
+    states: BTreeMap<PathBuf, FileState>,
+}
+
+/// One look at the files.
+#[derive(Debug)]
+pub struct Reading {
+    /// What they say, or what the last readable ones said.
+    pub snapshot: Snapshot,
+    /// The directories whose changes matter.
+    pub directories: BTreeSet<PathBuf>,
+    /// Whether a file was left as it was because it may still be being written.
+    pub unsettled: bool,
+}
+
+/// What a file gave.
+#[derive(Debug, Default)]
+struct FileState {
+    stamp: Option<Stamp>,
+    digest: Option<[u8; 32]>,
+    objects: Vec<(Object, Origin)>,
+    /// Objects of an earlier time, while parts of the file can't be read.
+    held: Vec<(Object, Origin)>,
+    problems: Vec<SourceProblem>,
+    /// Why the file can't be read as a whole, at present.
+    unreadable: Option<SourceProblem>,
+}
+
+/// What changes when a file changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// How old a file's last change must be for its stamp to vouch for its content: coarse clocks give two changes in
+/// quick succession one time.
+const STAMP_AGE: Duration = Duration::from_millis(100);
+
+impl Files {
+    /// The files at `root`; nothing is read yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            states: BTreeMap::new(),
+        }
+    }
+
+    /// The path that was given.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Looks at the files. Those that changed within the last `settle` are left as they were, as somebody may be
+    /// about to write the rest of them.
+    ///
+    /// # Errors
+    /// [`SourceError`] when there is nothing at the root or it can't be listed; what was read before is kept then.
+    pub fn read(&mut self, settle: Duration) -> Result<Reading, SourceError> {
+        let mut walk = Walk::default();
+        let at_root = |source| SourceError::Unreadable {
+            path: self.root.display().to_string(),
+            source,
+        };
+        let metadata = fs::metadata(&self.root).map_err(at_root)?;
+        if metadata.is_dir() {
+            let entries = fs::read_dir(&self.root).map_err(at_root)?;
+            walk.directory(&self.root, entries);
+        } else {
+            walk.file(&self.root);
+        }
+        let mut unsettled = false;
+        let mut states = BTreeMap::new();
+        for path in walk.files {
+            let mut state = self.states.remove(&path).unwrap_or_default();
+            match state.refresh(&path, settle) {
+                Ok(settled) => unsettled |= !settled,
+                // Deleted since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link(&path) => {
+                    continue;
+                }
+                Err(error) => state.fail(&path, &error),
+            }
+            states.insert(path, state);
+        }
+        for (path, error) in walk.failed {
+            // A directory that can't be listed: what was in it stays in force.
+            walk.problems.push(SourceProblem::new(
+                path.display(),
+                format!("can't be read: {error}"),
+            ));
+            let mut within = self.states.split_off(&path);
+            let mut after = BTreeMap::new();
+            within.retain(|file, state| {
+                let keep = file.starts_with(&path);
+                if !keep {
+                    after.insert(file.clone(), std::mem::take(state));
+                }
+                keep
+            });
+            self.states.append(&mut after);
+            states.append(&mut within);
+        }
+        self.states = states;
+        Ok(Reading {
+            snapshot: self.snapshot(walk.problems),
+            directories: walk.directories,
+            unsettled,
+        })
+    }
+
+    fn snapshot(&self, problems: Vec<SourceProblem>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.problems.extend(problems);
+        for state in self.states.values() {
+            snapshot.problems.extend(state.unreadable.iter().cloned());
+            snapshot.problems.extend(state.problems.iter().cloned());
+            for (object, origin) in &state.objects {
+                snapshot.insert(object.clone(), origin.clone());
+            }
+        }
+        for state in self.states.values() {
+            for (object, origin) in &state.held {
+                snapshot.insert_held(object.clone(), origin.clone());
+            }
+        }
+        snapshot.add_namespaces();
+        snapshot
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
+}
+
+impl FileState {
+    /// Reads the file if it has changed; the answer is whether it was, or could be, read.
+    fn refresh(&mut self, path: &Path, settle: Duration) -> io::Result<bool> {
+        let metadata = fs::metadata(path)?;
+        let age = metadata
+            .modified()
+            .ok()
+            .and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        // A time in the future says nothing; the file is read.
+        if age.is_some_and(|age| age < settle) {
+            return Ok(false);
+        }
+        let stamp = Stamp::of(&metadata);
+        if self.stamp == Some(stamp) && self.unreadable.is_none() {
+            return Ok(true);
+        }
+        let bytes = fs::read(path)?;
+        self.unreadable = None;
+        self.stamp = age.is_some_and(|age| age >= STAMP_AGE).then_some(stamp);
+        let digest: [u8; 32] = Sha256::digest(&bytes).into();
+        if self.digest != Some(digest) {
+            self.take(path, &bytes);
+            self.digest = Some(digest);
+        }
+        Ok(true)
+    }
+
+    fn fail(&mut self, path: &Path, error: &io::Error) {
+        let held = match self.objects.len() + self.held.len() {
+            0 => "",
+            _ => "; what it gave before stays in force",
+        };
+        let text = format!("can't be read: {error}{held}");
+        self.unreadable = Some(SourceProblem::new(path.display(), text));
+    }
+
+    /// Takes new content in.
+    fn take(&mut self, path: &Path, bytes: &[u8]) {
+        let shared: Arc<Path> = path.into();
+        let mut before = std::mem::take(&mut self.objects);
+        before.append(&mut self.held);
+        self.problems.clear();
+        let origin = |line, item| Origin {
+            path: shared.clone(),
+            line,
+            item,
+        };
+        let mut complete = true;
+        for document in documents(path, bytes) {
+            let document = match document {
+                Ok(document) => document,
+                Err(Malformed { line, reason }) => {
+                    complete = false;
+                    self.problems
+                        .push(SourceProblem::new(origin(line, None), reason));
+                    continue;
+                }
+            };
+            for item in decode::objects(&document.value) {
+                let origin = origin(document.line, item.index);
+                match item.result {
+                    Ok(decoded) => self.accept(decoded, origin),
+                    Err(undecodable) => {
+                        complete = false;
+                        self.problems.push(SourceProblem::new(origin, undecodable));
+                    }
+                }
+            }
+        }
+        if bytes.iter().all(u8::is_ascii_whitespace) && !before.is_empty() {
+            // Half of a write, more likely than a way to say that there is nothing any more.
+            complete = false;
+            self.problems.push(SourceProblem::new(
+                path.display(),
+                "the file is empty; delete it if that is meant",
+            ));
+        }
+        if !complete {
+            self.hold(path, before);
+        }
+    }
+
+    fn accept(&mut self, decoded: decode::Decoded, origin: Origin) {
+        let key = decoded.object.key();
+        let own: &[crate::policy::Problem] = match &decoded.object {
+            Object::Policy(policy) => &policy.problems,
+            _ => &[],
+        };
+        for problem in decoded.problems.iter().chain(own) {
+            self.problems
+                .push(SourceProblem::new(&origin, format!("{key}: {problem}")));
+        }
+        self.objects.push((decoded.object, origin));
+    }
+
+    /// Keeps of the earlier objects those that the file does not give now.
+    fn hold(&mut self, path: &Path, before: Vec<(Object, Origin)>) {
+        let given: BTreeSet<ObjectKey> = self.objects.iter().map(|(o, _)| o.key()).collect();
+        self.held = before
+            .into_iter()
+            .filter(|(object, _)| !given.contains(&object.key()))
+            .collect();
+        let Some((first, _)) = self.held.first() else {
+            return;
+        };
+        let others = match self.held.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let text = format!(
+            "{}{others} of before stay in force until the file can be read or is deleted",
+            first.key()
+        );
+        self.problems.push(SourceProblem::new(path.display(), text));
+    }
+}
+
+fn documents(path: &Path, bytes: &[u8]) -> Vec<Result<document::Document, Malformed>> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = bytes.iter().take(error.valid_up_to());
+            return vec![Err(Malformed {
+                line: 1 + good.filter(|b| **b == b'\n').count(),
+                reason: "the file is not UTF-8".to_owned(),
+            })];
+        }
+    };
+    match path.extension().is_some_and(|e| e == "json") {
+        true => document::json(text),
+        false => document::yaml(text),
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// What a walk through the directories finds.
+#[derive(Default)]
+struct Walk {
+    files: Vec<PathBuf>,
+    directories: BTreeSet<PathBuf>,
+    failed: Vec<(PathBuf, io::Error)>,
+    problems: Vec<SourceProblem>,
+    /// The real paths of what was seen.
+    seen: BTreeSet<PathBuf>,
+}
+
+impl Walk {
+    fn directory(&mut self, path: &Path, entries: fs::ReadDir) {
+        self.directories.insert(path.to_owned());
+        self.seen.extend(fs::canonicalize(path));
+        let mut paths: Vec<PathBuf> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+            .map(|entry| entry.path())
+            .collect();
+        paths.sort_unstable();
+        for path in paths {
+            // Follows symlinks; a dangling one is a file that can't be read.
+            if path.is_dir() {
+                let new = fs::canonicalize(&path).is_ok_and(|real| !self.seen.contains(&real));
+                match fs::read_dir(&path) {
+                    Ok(entries) if new => self.directory(&path, entries),
+                    Ok(_) => {}
+                    Err(error) => self.failed.push((path, error)),
+                }
+            } else if path
+                .extension()
+                .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+            {
+                self.file(&path);
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        if let Ok(real) = fs::canonicalize(path) {
+            if !self.seen.insert(real.clone()) {
+                return;
+            }
+            // Edits of the file behind a symlink show in the directory that it is in.
+            self.directories.extend(real.parent().map(Path::to_owned));
+        }
+        self.files.push(path.to_owned());
+    }
+}
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

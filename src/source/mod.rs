@@ -1,0 +1,24 @@
+//! Where objects come from: a directory of manifests.
+//!
+//! ```text
+//!  files ─ document ─ decode, salvage ─ Snapshot ─ diff ─ Event
+//!    └ watch (inotify) says when to look again
+//! ```
+//!
+//! - [`document`]: YAML and JSON texts as documents
+//! - [`decode`]: a document's objects, cut down; `salvage` for NetworkPolicies
+//! - [`files`]: a file or directory as a [`Snapshot`]
+//! - [`watch`]: snapshots as events, for as long as the directory changes
+//!
+//! Guarantee: nothing opens by accident. What a file gave before stays in force while it can't be read; it goes when
+//! the file is deleted, or read without it.
+
+pub mod decode;
+pub mod document;
+pub mod files;
+mod salvage;
+pub mod snapshot;
+pub mod watch;
+
+pub use files::{Files, Reading, SourceError};
+pub use snapshot::{Origin, Snapshot, SourceProblem, diff};
