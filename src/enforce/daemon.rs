@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use selvedge_nft::{DataplaneError, IfName, InvalidName};
+use selvedge_nft::{Dataplane, DataplaneError, IfName, InvalidName, Kernel};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -15,7 +15,6 @@ use tracing::info;
 
 use super::committer::Outcome;
 use super::host::{self, Link};
-use super::kernel;
 use super::links::{self, LinksError};
 use super::lock::{Lock, LockError};
 use super::reconciler::{Change, Reconciler};
@@ -84,7 +83,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| DaemonError::Signals { source })?;
     let _lock = Lock::acquire()?;
-    let dataplane = kernel::open()?;
+    let dataplane = Kernel::open()?;
     let host = host::unknown(settings.bridge)?;
     let node = Text::from(settings.node.as_str());
     let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
@@ -157,7 +156,7 @@ struct State<D> {
     node_problems: Standing,
 }
 
-impl<D: selvedge_nft::Dataplane> State<D> {
+impl<D: Dataplane> State<D> {
     fn new(reconciler: Reconciler<D>, node: Text, bridge: Option<IfName>, host: Host) -> Self {
         Self {
             reconciler,
