@@ -323,7 +323,7 @@ fn named_ports(value: &Value, problems: &mut Vec<Problem>) -> Arc<[NamedPort]> {
                     let container = container.get("name").and_then(Value::as_str);
                     let container = container.unwrap_or("(no name)");
                     problems.push(problem(
-                        &format!("spec.containers[{container}].ports[{name}]"),
+                        format!("spec.containers[{container}].ports[{name}]"),
                         reason,
                     ));
                 }
