@@ -77,6 +77,9 @@ struct Stamp {
 /// quick succession one time.
 const STAMP_AGE: Duration = Duration::from_millis(100);
 
+/// How long a file that gave something may be empty before it is said: those who write a file empty it first.
+const EMPTY_AGE: Duration = Duration::from_secs(1);
+
 impl Files {
     /// The files at `root`; nothing is read yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -92,7 +95,7 @@ impl Files {
     }
 
     /// Looks at the files. Those that changed within the last `settle` are left as they were, as somebody may be
-    /// about to write the rest of them.
+    /// about to write the rest of them; so are, for a second, those that have been emptied.
     ///
     /// # Errors
     /// [`SourceError`] when there is nothing at the root or it can't be listed; what was read before is kept then.
@@ -171,6 +174,8 @@ impl FileState {
         // A time in the future says nothing; the file is read.
         let age = |since| SystemTime::now().duration_since(since).ok();
         let written = metadata.modified().ok().and_then(age);
+        let emptied = metadata.len() == 0 && !(self.objects.is_empty() && self.held.is_empty());
+        let settle = if emptied { EMPTY_AGE } else { settle };
         if written.is_some_and(|age| age < settle) {
             return Ok(false);
         }

@@ -199,9 +199,11 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
         if !(unsettled && self.snapshot.is_none()) {
             self.report(next, problems)?;
         }
-        Ok(unsettled.then(|| Burst {
-            last: Instant::now(),
-            ..burst
+        // A burst that has had its look begins anew: what still changes gets one every now and then, not all the time.
+        let now = Instant::now();
+        Ok(unsettled.then(|| match settle.is_zero() {
+            true => Burst::starting(now),
+            false => Burst { last: now, ..burst },
         }))
     }
 
