@@ -27,6 +27,8 @@ pub struct Committer<D> {
     /// `None` while it must be read back.
     acknowledged: Option<Ruleset>,
     failure: Option<Failure>,
+    /// Whether the dataplane has been as it should be before.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl<D: Dataplane> Committer<D> {
             tables,
             acknowledged: None,
             failure: None,
+            settled: false,
         }
     }
 
@@ -75,6 +78,10 @@ impl<D: Dataplane> Committer<D> {
                     let attempts = failure.attempts;
                     info!(attempts, "the ruleset is in force again as it should be");
                 }
+                if outcome == Outcome::Unchanged && !self.settled {
+                    info!("the ruleset is in force as it should be: nothing to change");
+                }
+                self.settled = true;
                 outcome
             }
             Err(error) => Outcome::Retry(self.failed(&error)),
