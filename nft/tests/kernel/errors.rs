@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use selvedge_nft::{
     BaseChain, Chain, ChainPolicy, Counter, Dataplane, DataplaneError, Datatype, Field, Hook,
-    LimitUnit, Op, Operand, Operator, Rule, SetHeader, Statement, Table, Transaction, Value,
-    Verdict,
+    Kernel, LimitUnit, Op, Operand, Operator, Rule, SetHeader, Statement, Table, Transaction,
+    Value, Verdict,
 };
 
 use crate::lab::*;
@@ -349,7 +349,7 @@ fn without_the_capability_the_error_says_so() {
         .unwrap();
         let ops = vec![add_chain("new")];
         for error in [
-            selvedge_nft::Kernel::open().unwrap_err(),
+            Kernel::open().unwrap_err(),
             kernel.commit(&Transaction { ops }).unwrap_err(),
             kernel.read(&[inet()]).unwrap_err(),
         ] {
@@ -360,6 +360,29 @@ fn without_the_capability_the_error_says_so() {
             };
             assert_eq!(source.raw_os_error(), Some(nix::libc::EPERM));
         }
+    });
+}
+
+#[test]
+fn a_kernel_without_netlink_is_unreachable() {
+    use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
+    in_namespace(|| {
+        let no_sockets = SeccompFilter::new(
+            [(nix::libc::SYS_socket, vec![])].into_iter().collect(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(nix::libc::EPROTONOSUPPORT as u32),
+            TargetArch::try_from(std::env::consts::ARCH).unwrap(),
+        );
+        let program: seccompiler::BpfProgram = no_sockets.unwrap().try_into().unwrap();
+        // For this thread only.
+        seccompiler::apply_filter(&program).unwrap();
+        let error = Kernel::open().unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("opening a netlink socket"), "{text}");
+        let DataplaneError::Unreachable { source, .. } = error else {
+            panic!("not unreachable but: {text}");
+        };
+        assert_eq!(source.raw_os_error(), Some(nix::libc::EPROTONOSUPPORT));
     });
 }
 

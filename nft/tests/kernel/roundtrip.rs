@@ -58,6 +58,17 @@ fn what_is_not_there_is_absent() {
 }
 
 #[test]
+fn another_thread_may_take_it_over_and_stays_in_its_namespace() {
+    in_namespace(|| {
+        let only = ruleset([(inet(), Table::default())]);
+        let mut kernel = kernel_with(&only);
+        assert_ne!(kernel.port_id(), 0);
+        let found = in_namespace(move || read(&mut kernel));
+        assert_eq!(found, only);
+    });
+}
+
+#[test]
 fn an_empty_transaction_sends_nothing() {
     in_namespace(|| {
         let mut kernel = Kernel::open().unwrap();
