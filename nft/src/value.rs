@@ -28,6 +28,7 @@ pub enum Datatype {
 
 impl Datatype {
     /// The width of a value in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no value is empty")]
     pub const fn len(self) -> usize {
         match self {
             Self::Ipv4Addr => 4,
