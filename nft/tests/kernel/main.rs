@@ -3,6 +3,7 @@
 // Clippy knows the functions marked as tests, not those they call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agree;
 mod consistency;
 mod errors;
 mod foreign;
