@@ -1,5 +1,7 @@
 //! The command line as a person meets it: what goes where, and the exit codes.
 
+#![allow(clippy::unwrap_used)] // in the helpers of tests, as in the tests themselves
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

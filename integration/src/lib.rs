@@ -32,6 +32,7 @@
 //! - [`TcpFlow`], [`UdpStream`], [`Connects`]: traffic in the background, counted
 //! - [`FrameSocket`], [`Capture`]: whole Ethernet frames
 //! - [`Netns::command`], [`Daemon`]: programs inside a namespace
+//! - [`stage`]: a lab made from a cluster's manifests, and enforced
 #![forbid(unsafe_code)]
 
 mod daemon;
@@ -42,6 +43,7 @@ mod netns;
 mod parallel;
 mod probe;
 mod service;
+pub mod stage;
 mod topology;
 mod traffic;
 mod wait;

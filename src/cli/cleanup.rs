@@ -1,11 +1,11 @@
 //! `selvedge cleanup`.
 
 use clap::Args;
-use selvedge_nft::{Dataplane, DataplaneError, Ruleset, diff};
+use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ruleset, diff};
 
 use super::{Done, Failure, print};
 use crate::compile::tables;
-use crate::enforce::{Lock, kernel};
+use crate::enforce::Lock;
 
 /// Remove Selvedge's tables from this network namespace, and nothing else.
 ///
@@ -16,7 +16,7 @@ pub(super) struct Cleanup {}
 impl Cleanup {
     pub(super) fn execute(self) -> Result<Done, Failure> {
         let _lock = Lock::acquire().map_err(Failure::unreachable)?;
-        let mut dataplane = kernel::open().map_err(Failure::unreachable)?;
+        let mut dataplane = Kernel::open().map_err(Failure::unreachable)?;
         print(&remove(&mut dataplane).map_err(Failure::unreachable)?)
     }
 }
@@ -33,4 +33,35 @@ fn remove(dataplane: &mut impl Dataplane) -> Result<String, DataplaneError> {
         .keys()
         .map(|id| format!("removed table {id}\n"));
     Ok(lines.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use selvedge_nft::{Fake, Name, Table, TableId};
+
+    use super::*;
+
+    #[test]
+    fn only_our_tables_go() {
+        let mut fake = Fake::new();
+        let ours = tables();
+        let other = TableId {
+            name: Name::new("kube-proxy").unwrap(),
+            ..ours[0].clone()
+        };
+        fake.interfere(|ruleset| {
+            for id in ours.iter().chain([&other]) {
+                let table = Arc::new(Table::default());
+                ruleset.tables.insert(id.clone(), table);
+            }
+        });
+        let said = remove(&mut fake).unwrap();
+        assert_eq!(said.lines().count(), ours.len(), "{said}");
+        let left = fake.ruleset();
+        assert_eq!(left.tables.keys().collect::<Vec<_>>(), [&other]);
+        assert!(remove(&mut fake).unwrap().starts_with("nothing to remove"));
+        assert_eq!(fake.log().len(), 1);
+    }
 }

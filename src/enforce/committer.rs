@@ -27,6 +27,8 @@ pub struct Committer<D> {
     /// `None` while it must be read back.
     acknowledged: Option<Ruleset>,
     failure: Option<Failure>,
+    /// Whether the dataplane has been as it should be before.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl<D: Dataplane> Committer<D> {
             tables,
             acknowledged: None,
             failure: None,
+            settled: false,
         }
     }
 
@@ -74,6 +77,14 @@ impl<D: Dataplane> Committer<D> {
                 if let Some(failure) = self.failure.take() {
                     let attempts = failure.attempts;
                     info!(attempts, "the ruleset is in force again as it should be");
+                }
+                if !std::mem::replace(&mut self.settled, true) {
+                    match outcome {
+                        Outcome::Unchanged => {
+                            info!("the policies are in force: there was nothing to change");
+                        }
+                        _ => info!("the policies are in force"),
+                    }
                 }
                 outcome
             }

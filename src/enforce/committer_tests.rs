@@ -1,107 +1,10 @@
-use std::cell::RefCell;
-use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use selvedge_nft::{
-    Chain, Committed, Family, Name, Op, Rule, Ruleset, Statement, Table, TableId, Transaction,
-    Verdict,
+    Chain, Fake, Family, Fault, Name, Rule, Ruleset, Statement, Table, TableId, Verdict, errno,
 };
 
 use super::*;
-
-/// A dataplane that fails as it is told, and counts.
-#[derive(Default)]
-struct State {
-    ruleset: Ruleset,
-    reads: usize,
-    commits: Vec<Transaction>,
-    /// What the next calls answer instead of doing their work.
-    read_errors: Vec<DataplaneError>,
-    commit_errors: Vec<DataplaneError>,
-    /// Whether a commit that answers with an error is carried out all the same.
-    carried_out: bool,
-}
-
-#[derive(Clone, Default)]
-struct Double(Rc<RefCell<State>>);
-
-impl Dataplane for Double {
-    fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError> {
-        let mut state = self.0.borrow_mut();
-        state.reads += 1;
-        if let Some(error) = state.read_errors.pop() {
-            return Err(error);
-        }
-        let asked = |(id, _): &(&TableId, &Arc<Table>)| tables.contains(id);
-        let tables = state.ruleset.tables.iter().filter(asked);
-        Ok(Ruleset {
-            tables: tables.map(|(id, t)| (id.clone(), t.clone())).collect(),
-        })
-    }
-
-    fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError> {
-        let mut state = self.0.borrow_mut();
-        assert!(!transaction.is_empty(), "nothing was sent");
-        state.commits.push(transaction.clone());
-        let error = state.commit_errors.pop();
-        if error.is_none() || state.carried_out {
-            apply(&mut state.ruleset, transaction);
-        }
-        match error {
-            Some(error) => Err(error),
-            None => Ok(Committed::default()),
-        }
-    }
-}
-
-/// Carries out what concerns tables, chains and rules; these tests have nothing else.
-fn apply(ruleset: &mut Ruleset, transaction: &Transaction) {
-    for op in &transaction.ops {
-        match op {
-            Op::AddTable { table, comment } => {
-                let new = Table {
-                    comment: comment.clone(),
-                    ..Table::default()
-                };
-                ruleset.tables.insert(table.clone(), Arc::new(new));
-            }
-            Op::DeleteTable { table } => {
-                ruleset.tables.remove(table).unwrap();
-            }
-            Op::AddChain {
-                table,
-                name,
-                base,
-                comment,
-            } => {
-                let new = Chain {
-                    base: *base,
-                    comment: comment.clone(),
-                    rules: Vec::new(),
-                };
-                let table = Arc::make_mut(ruleset.tables.get_mut(table).unwrap());
-                table.chains.insert(name.clone(), Arc::new(new));
-            }
-            Op::DeleteChain { table, name } => {
-                let table = Arc::make_mut(ruleset.tables.get_mut(table).unwrap());
-                table.chains.remove(name).unwrap();
-            }
-            Op::FlushChain { table, name } => {
-                let table = Arc::make_mut(ruleset.tables.get_mut(table).unwrap());
-                Arc::make_mut(table.chains.get_mut(name).unwrap())
-                    .rules
-                    .clear();
-            }
-            Op::AddRule { table, chain, rule } => {
-                let table = Arc::make_mut(ruleset.tables.get_mut(table).unwrap());
-                let chain = Arc::make_mut(table.chains.get_mut(chain).unwrap());
-                chain.rules.push(rule.clone());
-            }
-            other => panic!("{other:?} is not expected here"),
-        }
-    }
-}
 
 fn table() -> TableId {
     TableId {
@@ -128,24 +31,16 @@ fn ruleset(chains: &[&str]) -> Ruleset {
     }
 }
 
-fn refused() -> DataplaneError {
-    DataplaneError::Refused {
-        operation: "add chain inet selvedge b".to_owned(),
-        index: Some(0),
-        source: io::Error::from_raw_os_error(22),
-    }
+/// A committer for a kernel in memory, and the kernel.
+fn committer() -> (Committer<Fake>, Fake) {
+    let fake = Fake::new();
+    (Committer::new(fake.clone(), vec![table()]), fake)
 }
 
-fn unreachable() -> DataplaneError {
-    DataplaneError::Unreachable {
-        doing: "sending",
-        source: io::Error::from_raw_os_error(105),
-    }
-}
-
-fn committer() -> (Committer<Double>, Double) {
-    let double = Double::default();
-    (Committer::new(double.clone(), vec![table()]), double)
+fn holding(ruleset: Ruleset) -> (Committer<Fake>, Fake) {
+    let (committer, fake) = committer();
+    fake.interfere(|held| *held = ruleset);
+    (committer, fake)
 }
 
 fn retry_at(outcome: Outcome) -> Instant {
@@ -157,77 +52,74 @@ fn retry_at(outcome: Outcome) -> Instant {
 
 #[test]
 fn a_start_with_nothing_to_change_sends_nothing() {
-    let (mut committer, double) = committer();
-    double.0.borrow_mut().ruleset = ruleset(&["a"]);
+    let (mut committer, fake) = holding(ruleset(&["a"]));
     let outcome = committer.reconcile(&ruleset(&["a"]), true, Instant::now());
     assert_eq!(outcome, Outcome::Unchanged);
-    assert_eq!(double.0.borrow().reads, 1);
-    assert!(double.0.borrow().commits.is_empty());
+    assert_eq!((fake.reads(), fake.log().len()), (1, 0));
 }
 
 #[test]
 fn a_start_repairs_what_it_finds() {
-    let (mut committer, double) = committer();
-    double.0.borrow_mut().ruleset = ruleset(&["a", "old"]);
+    let (mut committer, fake) = holding(ruleset(&["a", "old"]));
     let outcome = committer.reconcile(&ruleset(&["a", "b"]), true, Instant::now());
     let Outcome::Committed(summary) = outcome else {
         panic!("{outcome:?}");
     };
     assert_eq!((summary.chains_added, summary.chains_deleted), (1, 1));
-    assert_eq!(double.0.borrow().ruleset, ruleset(&["a", "b"]));
+    assert_eq!(fake.ruleset(), ruleset(&["a", "b"]));
+    assert_eq!(fake.log().len(), 1);
 }
 
 #[test]
 fn what_was_acknowledged_is_not_read_again() {
-    let (mut committer, double) = committer();
+    let (mut committer, fake) = committer();
     for chains in [&["a"][..], &["a", "b"], &["a", "b"], &["b"]] {
         committer.reconcile(&ruleset(chains), true, Instant::now());
     }
-    let state = double.0.borrow();
-    assert_eq!(state.ruleset, ruleset(&["b"]));
-    assert_eq!((state.reads, state.commits.len()), (1, 3));
+    assert_eq!(fake.ruleset(), ruleset(&["b"]));
+    assert_eq!((fake.reads(), fake.log().len()), (1, 3));
 }
 
 #[test]
 fn after_a_refusal_it_reads_back_and_tries_again_later() {
-    let (mut committer, double) = committer();
+    let (mut committer, fake) = committer();
     let now = Instant::now();
     committer.reconcile(&ruleset(&["a"]), true, now);
-    double.0.borrow_mut().commit_errors = vec![refused()];
+    fake.fail_commits(1, Fault::Refused(errno::EINVAL));
     let at = retry_at(committer.reconcile(&ruleset(&["a", "b"]), true, now));
     assert!(at > now);
-    assert_eq!(double.0.borrow().commits.len(), 2);
+    // Meanwhile somebody else has been there.
+    fake.interfere(|held| *held = ruleset(&["a", "foreign"]));
     // Too early: nothing is attempted.
     assert_eq!(
         committer.reconcile(&ruleset(&["a", "b"]), false, now),
         Outcome::Retry(at)
     );
-    assert_eq!(double.0.borrow().commits.len(), 2);
+    assert_eq!((fake.reads(), fake.log().len()), (1, 1));
     let outcome = committer.reconcile(&ruleset(&["a", "b"]), false, at);
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
-    assert_eq!(double.0.borrow().reads, 2);
-    assert_eq!(double.0.borrow().ruleset, ruleset(&["a", "b"]));
+    assert_eq!((fake.reads(), fake.log().len()), (2, 2));
+    assert_eq!(fake.ruleset(), ruleset(&["a", "b"]));
 }
 
 #[test]
-fn an_error_after_the_deed_is_found_out_by_reading_back() {
-    let (mut committer, double) = committer();
-    double.0.borrow_mut().commit_errors = vec![unreachable()];
-    double.0.borrow_mut().carried_out = true;
+fn an_acknowledgement_that_is_lost_is_found_out_by_reading_back() {
+    let (mut committer, fake) = committer();
+    fake.fail_commits(1, Fault::AcknowledgementLost(105));
     let at = retry_at(committer.reconcile(&ruleset(&["a"]), true, Instant::now()));
     let outcome = committer.reconcile(&ruleset(&["a"]), false, at);
     assert_eq!(outcome, Outcome::Unchanged);
-    assert_eq!(double.0.borrow().commits.len(), 1);
+    assert_eq!((fake.reads(), fake.log().len()), (2, 1));
 }
 
 #[test]
-fn the_state_is_not_trusted_while_it_can_t_be_read() {
-    let (mut committer, double) = committer();
-    double.0.borrow_mut().read_errors = vec![unreachable(), unreachable()];
+fn nothing_is_sent_while_the_state_can_t_be_read() {
+    let (mut committer, fake) = committer();
+    fake.fail_reads(2, 1);
     let mut at = Instant::now();
     for _ in 0..2 {
         at = retry_at(committer.reconcile(&ruleset(&["a"]), false, at));
-        assert!(double.0.borrow().commits.is_empty());
+        assert!(fake.log().is_empty());
     }
     let outcome = committer.reconcile(&ruleset(&["a"]), false, at);
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
@@ -235,21 +127,27 @@ fn the_state_is_not_trusted_while_it_can_t_be_read() {
 
 #[test]
 fn a_change_brings_the_retry_forward_but_does_not_spin() {
-    let (mut committer, double) = committer();
-    double.0.borrow_mut().commit_errors = (0..20).map(|_| refused()).collect();
+    let (mut committer, fake) = committer();
+    fake.refuse(Name::new("b").unwrap(), errno::EINVAL);
     let mut at = Instant::now();
     for _ in 0..12 {
         at = retry_at(committer.reconcile(&ruleset(&["b"]), false, at));
-        // The failure is dated now, not when the test pretends it is.
-        assert!(at <= Instant::now() + LONGEST_WAIT);
     }
     let now = Instant::now();
     assert!(at > now + CHANGED_WAIT, "the wait has grown");
-    let at = retry_at(committer.reconcile(&ruleset(&["a"]), true, now));
-    assert_eq!(at, now + CHANGED_WAIT);
-    let commits = double.0.borrow().commits.len();
-    committer.reconcile(&ruleset(&["c"]), true, now);
-    assert_eq!(double.0.borrow().commits.len(), commits);
+    assert_eq!(
+        committer.reconcile(&ruleset(&["a"]), true, now),
+        Outcome::Retry(now + CHANGED_WAIT)
+    );
+    let reads = fake.reads();
+    // A storm of changes is no storm of attempts.
+    for _ in 0..100 {
+        committer.reconcile(&ruleset(&["a"]), true, now);
+    }
+    assert_eq!(fake.reads(), reads);
+    // The change was the cure.
+    let outcome = committer.reconcile(&ruleset(&["a"]), false, now + CHANGED_WAIT);
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use selvedge_nft::{DataplaneError, IfName, InvalidName};
+use selvedge_nft::{Dataplane, DataplaneError, IfName, InvalidName, Kernel};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -15,7 +15,6 @@ use tracing::info;
 
 use super::committer::Outcome;
 use super::host::{self, Link};
-use super::kernel;
 use super::links::{self, LinksError};
 use super::lock::{Lock, LockError};
 use super::reconciler::{Change, Reconciler};
@@ -62,6 +61,12 @@ pub enum DaemonError {
     /// The bridge's name is none.
     #[error(transparent)]
     Bridge(#[from] InvalidName),
+    /// A part of the daemon has ended that must not, so that nothing new would be enforced.
+    #[error("{part} has stopped, which is a bug; the rules stay in force, start it again")]
+    Stopped {
+        /// The part.
+        part: &'static str,
+    },
 }
 
 /// How often the host's switches are looked at.
@@ -71,6 +76,25 @@ const HOST_CHECK: Duration = Duration::from_secs(10);
 enum Input {
     Source(Update),
     Links(Result<Vec<Link>, LinksError>),
+    Stopped(&'static str),
+}
+
+/// A part's way into the loop. That it ends, and be it by a panic, is not to go unnoticed.
+struct Feed {
+    part: &'static str,
+    sender: mpsc::UnboundedSender<Input>,
+}
+
+impl Feed {
+    fn send(&self, input: Input) -> bool {
+        self.sender.send(input).is_ok()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.send(Input::Stopped(self.part));
+    }
 }
 
 /// Enforces the policies of a directory in the network namespace that this thread is in, until SIGTERM or SIGINT. The
@@ -84,21 +108,26 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| DaemonError::Signals { source })?;
     let _lock = Lock::acquire()?;
-    let dataplane = kernel::open()?;
+    let dataplane = Kernel::open()?;
     let host = host::unknown(settings.bridge)?;
     let node = Text::from(settings.node.as_str());
     let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
     let (sender, mut inputs) = mpsc::unbounded_channel();
-    let to_loop = sender.clone();
+    let feed = |part| Feed {
+        part,
+        sender: sender.clone(),
+    };
+    let files = feed("the watch of the files");
     watch::watch(settings.source.clone(), move |update| {
-        to_loop.send(Input::Source(update)).is_ok()
+        files.send(Input::Source(update))
     })
     .map_err(|source| DaemonError::Source {
         path: settings.source.display().to_string(),
         source,
     })?;
+    let interfaces = feed("the watch of the network interfaces");
     let links = tokio::spawn(links::watch(move |links| {
-        sender.send(Input::Links(links)).is_ok()
+        interfaces.send(Input::Links(links))
     }));
     info!(
         node = settings.node,
@@ -119,10 +148,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             _ = interrupt.recv() => break,
             input = inputs.recv() => {
                 let Some(input) = input else { break };
-                state.take(input);
+                state.take(input)?;
                 // All that is waiting becomes one transaction.
                 while let Ok(input) = inputs.try_recv() {
-                    state.take(input);
+                    state.take(input)?;
                 }
                 retry_at = state.step();
             }
@@ -154,10 +183,9 @@ struct State<D> {
     source_problems: Standing,
     host_problems: Standing,
     link_problems: Standing,
-    node_problems: Standing,
 }
 
-impl<D: selvedge_nft::Dataplane> State<D> {
+impl<D: Dataplane> State<D> {
     fn new(reconciler: Reconciler<D>, node: Text, bridge: Option<IfName>, host: Host) -> Self {
         Self {
             reconciler,
@@ -173,13 +201,14 @@ impl<D: selvedge_nft::Dataplane> State<D> {
             source_problems: Standing::default(),
             host_problems: Standing::default(),
             link_problems: Standing::default(),
-            node_problems: Standing::default(),
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: Input) -> Result<(), DaemonError> {
         match input {
+            Input::Stopped(part) => return Err(DaemonError::Stopped { part }),
             Input::Source(update) => {
+                let first = update.synced && !self.synced;
                 self.synced |= update.synced;
                 let problems = update.problems.iter().map(ToString::to_string);
                 self.source_problems.update(problems);
@@ -187,9 +216,11 @@ impl<D: selvedge_nft::Dataplane> State<D> {
                     self.note(&event);
                     self.changes.push(Change::Cluster(event));
                 }
+                if first {
+                    self.check();
+                }
             }
             Input::Links(Ok(links)) => {
-                self.link_problems.update([]);
                 self.linked = true;
                 self.links = Some(links);
             }
@@ -198,8 +229,10 @@ impl<D: selvedge_nft::Dataplane> State<D> {
                     "{error}; the pods' bridge can't be followed, and its ports can't be guarded anew"
                 )]);
                 self.linked = true;
+                self.links = None;
             }
         }
+        Ok(())
     }
 
     /// Takes from an event what concerns this host.
@@ -223,9 +256,13 @@ impl<D: selvedge_nft::Dataplane> State<D> {
 
     /// Acts on what was taken, once everything is known that the first commit needs; the answer is when to try again.
     fn step(&mut self) -> Option<Instant> {
+        if !(self.synced && self.linked) {
+            self.reconciler.take(self.changes.drain(..));
+            return None;
+        }
         if let Some(links) = &self.links {
             let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref());
-            self.node_problems.update(found.warnings);
+            self.link_problems.update(found.warnings);
             let host = found.host.unwrap_or_else(|| Host {
                 bridge: self.host.bridge,
                 ports: BTreeSet::new(),
@@ -235,10 +272,6 @@ impl<D: selvedge_nft::Dataplane> State<D> {
                 self.host = host.clone();
                 self.changes.push(Change::Host(host));
             }
-        }
-        if !(self.synced && self.linked) {
-            self.reconciler.take(self.changes.drain(..));
-            return None;
         }
         match self.reconciler.step(self.changes.drain(..), Instant::now()) {
             Outcome::Unchanged | Outcome::Committed(_) => None,
@@ -263,3 +296,7 @@ impl<D: selvedge_nft::Dataplane> State<D> {
         self.host_problems.update(problems);
     }
 }
+
+#[cfg(test)]
+#[path = "daemon_tests.rs"]
+mod tests;

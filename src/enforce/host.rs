@@ -40,10 +40,11 @@ const USUAL_BRIDGE: &str = "cni0";
 /// The interface that kube-proxy makes in IPVS mode.
 const IPVS_LINK: &str = "kube-ipvs0";
 
-/// What the ruleset depends on before anything is known of the host.
+/// What the ruleset depends on before anything is known of the host: the bridge `named`, else Flannel's usual one,
+/// and no ports.
 ///
 /// # Errors
-/// None in practice; the bridge's name is a constant.
+/// [`selvedge_nft::InvalidName`] if the usual name were none.
 pub fn unknown(named: Option<IfName>) -> Result<Host, selvedge_nft::InvalidName> {
     Ok(Host {
         bridge: named.map_or_else(|| IfName::new(USUAL_BRIDGE), Ok)?,

@@ -166,3 +166,76 @@ fn link(message: &LinkMessage) -> Link {
     }
     link
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sched::{CloneFlags, unshare};
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    fn ip(arguments: &str) {
+        let arguments = arguments.split_whitespace();
+        let status = Command::new("ip").args(arguments).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// The first picture of the interfaces in which `wanted` holds.
+    async fn until(
+        pictures: &mut UnboundedReceiver<Vec<Link>>,
+        wanted: impl Fn(&[Link]) -> bool,
+    ) -> Vec<Link> {
+        loop {
+            let picture = timeout(Duration::from_secs(20), pictures.recv()).await;
+            let picture = picture.unwrap().unwrap();
+            if wanted(&picture) {
+                return picture;
+            }
+        }
+    }
+
+    fn named<'a>(links: &'a [Link], name: &str) -> Option<&'a Link> {
+        links.iter().find(|link| link.name == name)
+    }
+
+    #[test]
+    fn bridges_ports_and_addresses_are_followed() {
+        let test = async {
+            let (sender, mut pictures) = unbounded_channel();
+            tokio::spawn(watch(move |links| sender.send(links.unwrap()).is_ok()));
+            until(&mut pictures, |links| named(links, "lo").is_some()).await;
+            ip("link add br0 type bridge");
+            ip("address add 10.244.1.1/24 dev br0");
+            ip("link add v0 type veth peer name v1");
+            ip("link set v0 master br0");
+            let links = until(&mut pictures, |links| {
+                named(links, "v0").is_some_and(|v0| v0.master.is_some())
+            })
+            .await;
+            let bridge = named(&links, "br0").unwrap();
+            assert!(bridge.bridge);
+            assert_eq!(bridge.addresses, [std::net::IpAddr::from([10, 244, 1, 1])]);
+            assert_eq!(named(&links, "v0").unwrap().master, Some(bridge.index));
+            assert!(!named(&links, "v0").unwrap().bridge);
+            assert_eq!(named(&links, "v1").unwrap().master, None);
+            ip("link delete v0");
+            until(&mut pictures, |links| named(links, "v0").is_none()).await;
+            ip("address delete 10.244.1.1/24 dev br0");
+            until(&mut pictures, |links| {
+                named(links, "br0").is_some_and(|br0| br0.addresses.is_empty())
+            })
+            .await;
+        };
+        std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(test);
+        })
+        .join()
+        .unwrap();
+    }
+}

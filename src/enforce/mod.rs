@@ -10,13 +10,11 @@
 //! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
 //! - [`lock`]: one writer a network namespace
 //! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
-//! - [`kernel`]: where the kernel's dataplane is opened
 //! - [`standing`]: problems logged when they come and when they go · [`summary`]: a transaction in one line
 
 pub mod committer;
 pub mod daemon;
 pub mod host;
-pub mod kernel;
 pub mod links;
 pub mod lock;
 pub mod reconciler;

@@ -62,3 +62,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.committer.reconcile(&desired, changed, now)
     }
 }
+
+#[cfg(test)]
+#[path = "reconciler_tests.rs"]
+mod tests;

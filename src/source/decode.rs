@@ -2,7 +2,7 @@
 //!
 //! Only the fields that policy needs are looked at: nonsense elsewhere in an object does no harm, and nonsense in one
 //! of them costs that field alone. A pod that is dropped is a pod that nothing isolates, so as much of it as can be
-//! read is kept. NetworkPolicies have their own file, [`super::salvage`].
+//! read is kept. NetworkPolicies have their own file, `salvage`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -323,7 +323,7 @@ fn named_ports(value: &Value, problems: &mut Vec<Problem>) -> Arc<[NamedPort]> {
                     let container = container.get("name").and_then(Value::as_str);
                     let container = container.unwrap_or("(no name)");
                     problems.push(problem(
-                        &format!("spec.containers[{container}].ports[{name}]"),
+                        format!("spec.containers[{container}].ports[{name}]"),
                         reason,
                     ));
                 }

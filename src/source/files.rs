@@ -5,6 +5,7 @@
 //! ..2024_01_01`) gives each of its objects once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -76,6 +77,9 @@ struct Stamp {
 /// quick succession one time.
 const STAMP_AGE: Duration = Duration::from_millis(100);
 
+/// How long a file that gave something may be empty before it is said: those who write a file empty it first.
+const EMPTY_AGE: Duration = Duration::from_secs(1);
+
 impl Files {
     /// The files at `root`; nothing is read yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -91,7 +95,7 @@ impl Files {
     }
 
     /// Looks at the files. Those that changed within the last `settle` are left as they were, as somebody may be
-    /// about to write the rest of them.
+    /// about to write the rest of them; so are, for a second, those that have been emptied.
     ///
     /// # Errors
     /// [`SourceError`] when there is nothing at the root or it can't be listed; what was read before is kept then.
@@ -101,10 +105,8 @@ impl Files {
             path: self.root.display().to_string(),
             source,
         };
-        let metadata = fs::metadata(&self.root).map_err(at_root)?;
-        if metadata.is_dir() {
-            let entries = fs::read_dir(&self.root).map_err(at_root)?;
-            walk.directory(&self.root, entries);
+        if fs::metadata(&self.root).map_err(at_root)?.is_dir() {
+            walk.directory(&self.root).map_err(at_root)?;
         } else {
             walk.file(&self.root);
         }
@@ -123,22 +125,15 @@ impl Files {
             states.insert(path, state);
         }
         for (path, error) in walk.failed {
-            // A directory that can't be listed: what was in it stays in force.
-            walk.problems.push(SourceProblem::new(
-                path.display(),
-                format!("can't be read: {error}"),
-            ));
-            let mut within = self.states.split_off(&path);
-            let mut after = BTreeMap::new();
-            within.retain(|file, state| {
-                let keep = file.starts_with(&path);
-                if !keep {
-                    after.insert(file.clone(), std::mem::take(state));
-                }
-                keep
-            });
-            self.states.append(&mut after);
-            states.append(&mut within);
+            // What was in a directory that can't be listed stays in force.
+            let text = format!("can't be read: {error}; what it gave before stays in force");
+            walk.problems.push(SourceProblem::new(path.display(), text));
+            let gone = std::mem::take(&mut self.states);
+            let (within, gone) = gone
+                .into_iter()
+                .partition(|(file, _)| file.starts_with(&path));
+            self.states = gone;
+            states.extend::<BTreeMap<_, _>>(within);
         }
         self.states = states;
         Ok(Reading {
@@ -176,12 +171,12 @@ impl FileState {
     /// Reads the file if it has changed; the answer is whether it was, or could be, read.
     fn refresh(&mut self, path: &Path, settle: Duration) -> io::Result<bool> {
         let metadata = fs::metadata(path)?;
-        let age = metadata
-            .modified()
-            .ok()
-            .and_then(|modified| SystemTime::now().duration_since(modified).ok());
         // A time in the future says nothing; the file is read.
-        if age.is_some_and(|age| age < settle) {
+        let age = |since| SystemTime::now().duration_since(since).ok();
+        let written = metadata.modified().ok().and_then(age);
+        let emptied = metadata.len() == 0 && !(self.objects.is_empty() && self.held.is_empty());
+        let settle = if emptied { EMPTY_AGE } else { settle };
+        if written.is_some_and(|age| age < settle) {
             return Ok(false);
         }
         let stamp = Stamp::of(&metadata);
@@ -190,7 +185,8 @@ impl FileState {
         }
         let bytes = fs::read(path)?;
         self.unreadable = None;
-        self.stamp = age.is_some_and(|age| age >= STAMP_AGE).then_some(stamp);
+        let reliable = stamp.time().and_then(age) >= Some(STAMP_AGE);
+        self.stamp = reliable.then_some(stamp);
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         if self.digest != Some(digest) {
             self.take(path, &bytes);
@@ -315,6 +311,16 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    /// When the file was changed in any way.
+    fn time(&self) -> Option<SystemTime> {
+        let (seconds, nanoseconds) = self.changed;
+        let since = Duration::new(
+            u64::try_from(seconds).ok()?,
+            u32::try_from(nanoseconds).ok()?,
+        );
+        SystemTime::UNIX_EPOCH.checked_add(since)
+    }
 }
 
 /// What a walk through the directories finds.
@@ -329,30 +335,43 @@ struct Walk {
 }
 
 impl Walk {
-    fn directory(&mut self, path: &Path, entries: fs::ReadDir) {
+    /// Goes through a directory; an error is about itself, not about what is in it.
+    fn directory(&mut self, path: &Path) -> io::Result<()> {
+        let entries: Vec<fs::DirEntry> = fs::read_dir(path)?.collect::<io::Result<_>>()?;
         self.directories.insert(path.to_owned());
-        self.seen.extend(fs::canonicalize(path));
+        self.seen.insert(fs::canonicalize(path)?);
         let mut paths: Vec<PathBuf> = entries
-            .filter_map(Result::ok)
+            .iter()
             .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
-            .map(|entry| entry.path())
+            .map(fs::DirEntry::path)
             .collect();
         paths.sort_unstable();
         for path in paths {
-            // Follows symlinks; a dangling one is a file that can't be read.
-            if path.is_dir() {
-                let new = fs::canonicalize(&path).is_ok_and(|real| !self.seen.contains(&real));
-                match fs::read_dir(&path) {
-                    Ok(entries) if new => self.directory(&path, entries),
-                    Ok(_) => {}
-                    Err(error) => self.failed.push((path, error)),
-                }
-            } else if path
-                .extension()
-                .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
-            {
-                self.file(&path);
+            if let Err(error) = self.entry(&path) {
+                self.failed.push((path, error));
             }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &Path) -> io::Result<()> {
+        let directory = match fs::metadata(path) {
+            Ok(metadata) => metadata.is_dir(),
+            // Gone again, or a dangling symlink, which is a file that can't be read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if directory {
+            match self.seen.contains(&fs::canonicalize(path)?) {
+                true => Ok(()),
+                false => self.directory(path),
+            }
+        } else {
+            let named = |e: &OsStr| e == "yaml" || e == "yml" || e == "json";
+            if path.extension().is_some_and(named) {
+                self.file(path);
+            }
+            Ok(())
         }
     }
 

@@ -210,6 +210,11 @@ fn a_file_that_breaks_keeps_its_objects_in_force() {
         [policy("one"), policy("two").replace("name: two, ", "")].join("---\n"),
     ] {
         fixture.write("p.yaml", &broken);
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let file = fs::File::options()
+            .append(true)
+            .open(fixture.path("p.yaml"));
+        file.unwrap().set_modified(hour_ago).unwrap();
         let after = fixture.read();
         assert!(diff(&before, &after).is_empty(), "{broken:?}");
         let all = problems(&after).join("\n");
@@ -254,6 +259,18 @@ fn what_is_held_gives_way_to_what_is_written_elsewhere() {
         panic!("no namespace");
     };
     assert_eq!(shop.labels.get(&Text::from("a")), Some(&Text::from("new")));
+}
+
+#[test]
+fn a_file_that_was_emptied_a_moment_ago_is_waited_for() {
+    let mut fixture = Fixture::new();
+    fixture.write("p.yaml", policy("one"));
+    fixture.read();
+    fixture.write("p.yaml", "");
+    let reading = fixture.files.read(NOW).unwrap();
+    assert!(reading.unsettled);
+    assert_eq!(own_keys(&reading.snapshot), ["NetworkPolicy shop/one"]);
+    assert!(reading.snapshot.problems.is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! look, [`QUIET`] after its last change but no later than [`LATEST`] after its first.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -23,6 +24,9 @@ pub const QUIET: Duration = Duration::from_millis(20);
 
 /// How long changes may follow one another before the files are read all the same.
 pub const LATEST: Duration = Duration::from_millis(200);
+
+/// How often the files are looked at where inotify can't watch them.
+const BLIND: Duration = Duration::from_secs(5);
 
 /// What a look at the files has brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,13 +56,16 @@ pub fn watch(
         inotify: Inotify::init()?,
         watched: BTreeMap::new(),
         filters: BTreeMap::new(),
+        blind: Vec::new(),
         snapshot: None,
         problems: Vec::new(),
         send,
     };
     thread::Builder::new()
         .name("files".to_owned())
-        .spawn(move || watcher.run())
+        .spawn(move || {
+            let Err(Closed) = watcher.run();
+        })
 }
 
 struct Watcher<S> {
@@ -67,6 +74,8 @@ struct Watcher<S> {
     watched: BTreeMap<PathBuf, WatchDescriptor>,
     /// By watch descriptor: the one name whose changes matter in a directory above the root.
     filters: BTreeMap<i32, Option<OsString>>,
+    /// What can't be watched.
+    blind: Vec<SourceProblem>,
     snapshot: Option<Snapshot>,
     problems: Vec<SourceProblem>,
     send: S,
@@ -80,48 +89,53 @@ struct Burst {
 }
 
 impl Burst {
+    fn starting(now: Instant) -> Self {
+        Self {
+            first: now,
+            last: now,
+        }
+    }
+
     fn due(self) -> Instant {
         (self.last + QUIET).min(self.first + LATEST)
     }
 }
 
 impl<S: FnMut(Update) -> bool> Watcher<S> {
-    fn run(mut self) {
-        let now = Instant::now();
-        let mut burst = self.look(Burst {
-            first: now,
-            last: now,
-        });
+    fn run(mut self) -> Result<Infallible, Closed> {
+        let mut burst = self.look(Burst::starting(Instant::now()))?;
         loop {
-            let timeout = match burst {
-                Ok(None) => PollTimeout::NONE,
-                Ok(Some(burst)) => {
-                    // Rounded up: a timeout of nothing would spin.
-                    let left = burst.due().saturating_duration_since(Instant::now());
-                    PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-                }
-                Err(Closed) => return,
+            let until = match burst {
+                Some(burst) => Some(burst.due()),
+                None if self.blind.is_empty() => None,
+                None => Some(Instant::now() + BLIND),
             };
-            let changed = self.wait(timeout);
+            let changed = self.wait(until);
             let now = Instant::now();
-            let current = match (burst, changed) {
-                (Ok(Some(burst)), true) => Some(Burst { last: now, ..burst }),
-                (Ok(Some(burst)), false) => Some(burst),
-                (_, true) => Some(Burst {
-                    first: now,
-                    last: now,
-                }),
-                (_, false) => None,
+            burst = match burst {
+                Some(burst) if changed => Some(Burst { last: now, ..burst }),
+                // Without a burst, only who is blind has an end of waiting.
+                None if changed || until.is_some_and(|until| until <= now) => {
+                    Some(Burst::starting(now))
+                }
+                other => other,
             };
-            burst = match current {
-                Some(current) if current.due() <= now => self.look(current),
-                other => Ok(other),
-            };
+            if let Some(due) = burst.filter(|burst| burst.due() <= now) {
+                burst = self.look(due)?;
+            }
         }
     }
 
     /// Waits until something that matters has changed, or the time is over.
-    fn wait(&mut self, timeout: PollTimeout) -> bool {
+    fn wait(&mut self, until: Option<Instant>) -> bool {
+        let timeout = match until {
+            None => PollTimeout::NONE,
+            Some(until) => {
+                // Rounded up: a timeout of nothing would spin.
+                let left = until.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            }
+        };
         let mut fds = [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => return false,
@@ -163,7 +177,7 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
         while self.arm(reading.as_ref().ok()) {
             reading = self.files.read(settle);
         }
-        let (next, problems, unsettled) = match reading {
+        let (next, mut problems, unsettled) = match reading {
             Ok(Reading {
                 snapshot,
                 unsettled,
@@ -180,13 +194,16 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
                 (None, vec![SourceProblem::new(error, text)], false)
             }
         };
+        problems.extend(self.blind.iter().cloned());
         // The first look is not over while a file may be half written.
         if !(unsettled && self.snapshot.is_none()) {
             self.report(next, problems)?;
         }
-        Ok(unsettled.then(|| Burst {
-            last: Instant::now(),
-            ..burst
+        // A burst that has had its look begins anew: what still changes gets one every now and then, not all the time.
+        let now = Instant::now();
+        Ok(unsettled.then(|| match settle.is_zero() {
+            true => Burst::starting(now),
+            false => Burst { last: now, ..burst },
         }))
     }
 
@@ -241,6 +258,7 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
             keep
         });
         self.filters.clear();
+        self.blind.clear();
         let mask = WatchMask::CREATE
             | WatchMask::CLOSE_WRITE
             | WatchMask::DELETE
@@ -263,12 +281,14 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
                     self.filters.insert(id, filter);
                     new |= self.watched.insert(path, watch.clone()) != Some(watch);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.watched.remove(&path);
-                }
                 Err(error) => {
-                    if self.watched.remove(&path).is_some() || reading.is_some() {
-                        tracing::warn!(path = %path.display(), %error, "a directory can't be watched: changes in it go unseen");
+                    self.watched.remove(&path);
+                    if error.kind() != io::ErrorKind::NotFound {
+                        let text = format!(
+                            "can't be watched: {error}; it is looked at every {} s",
+                            BLIND.as_secs()
+                        );
+                        self.blind.push(SourceProblem::new(path.display(), text));
                     }
                 }
             }

@@ -164,3 +164,20 @@ fn a_hundred_edits_end_in_the_last_one() {
     }
     assert!(until(&updates, "n100").0);
 }
+
+#[test]
+fn a_file_that_stays_empty_is_said_and_opens_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("n.yaml");
+    fs::write(&file, node("n1")).unwrap();
+    let updates = watched(directory.path());
+    assert!(until(&updates, "n1").0);
+    fs::write(&file, "").unwrap();
+    let update = updates.recv_timeout(PATIENCE).unwrap();
+    assert!(update.events.is_empty());
+    let all: Vec<&str> = update.problems.iter().map(SourceProblem::as_str).collect();
+    assert!(
+        all.iter().any(|p| p.contains("the file is empty")),
+        "{all:?}"
+    );
+}

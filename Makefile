@@ -1,0 +1,36 @@
+# Everything here works on a fresh Debian 12 machine with Rust: what is missing is installed first (.ci/install).
+# The lab's namespaces need root: where you are not, what is built as you runs through sudo.
+
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
+
+.PHONY: help setup build demo test soak lint bless
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+setup:
+	@.ci/install
+
+build: setup ## the daemon, at target/release/selvedge
+	cargo build --release --bin selvedge
+
+demo: setup ## a two-node lab, a shop, and its policies, with real packets
+	@cargo build --release --quiet --bin selvedge --bin demo
+	@$(ROOT) target/release/demo target/release/selvedge examples
+
+test: setup ## all tests
+	cargo test --workspace
+
+soak: setup ## the random tests, ten times as many
+	SELVEDGE_SOAK=1 cargo test --workspace --release agree
+
+lint: setup ## format, lints, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories not checked"; fi
+
+bless: setup ## rewrite the golden rulesets after a change of the compiler; read the diff
+	BLESS=1 cargo test --test golden

@@ -1,0 +1,169 @@
+//! A lab made from a cluster's objects, enforced: by the pipeline in this process, or by the daemon itself.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use selvedge::cluster::Text;
+use selvedge::cluster::object::Event;
+use selvedge::compile::{self, Host as CompileHost};
+use selvedge::index::Index;
+use selvedge::source::Files;
+use selvedge_nft::{Committed, Dataplane, IfName, Kernel, Ruleset, diff};
+
+use crate::daemon::Daemon;
+use crate::error::Error;
+use crate::topology::Lab;
+use crate::topology::builder::{LabBuilder, NodeSpec};
+use crate::topology::node::Node;
+use crate::topology::pod::PodSpec;
+
+/// The index of the manifests in a file or directory.
+///
+/// # Errors
+/// When it can't be read at all; what is wrong within it is the policies' own business.
+pub fn index_of(manifests: &Path) -> Result<Index, Error> {
+    let reading = Files::new(manifests)
+        .read(Duration::ZERO)
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    let mut index = Index::new();
+    for object in reading.snapshot.objects() {
+        index.apply(Event::Apply(object.clone()));
+    }
+    Ok(index)
+}
+
+/// A lab's description with the nodes and pods of a cluster. Pods without an address of their own are left out.
+///
+/// The lab gives the nodes their addresses in order: 192.168.50.11 and fd50::11 for the first.
+pub fn lab_of(index: &Index) -> LabBuilder {
+    let mut lab = Lab::builder();
+    for node in index.nodes() {
+        let cidrs = node.pod_cidrs.iter();
+        let cidrs = cidrs.filter_map(|net| IpNet::new(net.ip(), net.prefix()).ok());
+        lab = lab.node(NodeSpec::new(&node.name).pod_cidrs(cidrs));
+    }
+    for pod in index.pods() {
+        let addresses: Vec<_> = index.addresses(pod).iter().collect();
+        let node = pod.node.as_ref().and_then(|name| index.node(name));
+        if let (Some(node), false) = (node, addresses.is_empty()) {
+            let name = format!("{}/{}", pod.namespace, pod.name);
+            lab = lab.pod_spec(PodSpec::new(&name, &node.name).addresses(addresses));
+        }
+    }
+    lab
+}
+
+/// What the ruleset of a lab's node depends on beside the cluster.
+///
+/// # Errors
+/// When an interface's name is none, which the lab rules out.
+pub fn host_of(lab: &Lab, node: &Node) -> Result<CompileHost, Error> {
+    let ifname = |name: &str| IfName::new(name).map_err(|e| Error::invalid(e.to_string()));
+    let pods = lab.pods();
+    let local = pods.iter().filter(|pod| pod.node().name() == node.name());
+    Ok(CompileHost {
+        bridge: ifname("cni0")?,
+        ports: local
+            .map(|pod| ifname(pod.veth()))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// Compiles the cluster for every node of the lab and programs it, as a daemon on each would.
+///
+/// # Errors
+/// When a kernel refuses.
+pub fn enforce(lab: &Lab, index: &Index) -> Result<BTreeMap<String, Ruleset>, Error> {
+    let mut rulesets = BTreeMap::new();
+    for node in lab.nodes() {
+        let host = host_of(lab, node)?;
+        let ruleset = compile::compile(index, &Text::from(node.name()), &host);
+        program(node, &ruleset)?;
+        rulesets.insert(node.name().to_owned(), ruleset);
+    }
+    Ok(rulesets)
+}
+
+/// Makes a node's kernel hold this ruleset, by the difference to what it has, and reads it back.
+///
+/// # Errors
+/// When the kernel refuses, or reads back as something else.
+pub fn program(node: &Node, ruleset: &Ruleset) -> Result<Committed, Error> {
+    let outcome = node.netns().run(|| {
+        let mut kernel = Kernel::open()?;
+        let tables = compile::tables();
+        let current = kernel.read(&tables)?;
+        let committed = kernel.commit(&diff(&current, ruleset))?;
+        Ok((committed, kernel.read(&tables)?))
+    })?;
+    let (committed, now) =
+        outcome.map_err(|e: selvedge_nft::DataplaneError| Error::invalid(e.to_string()))?;
+    if now != *ruleset {
+        let left = diff(&now, ruleset);
+        return Err(Error::invalid(format!(
+            "the kernel of {} reads back another ruleset; between them: {left:?}",
+            node.name()
+        )));
+    }
+    Ok(committed)
+}
+
+/// Starts `selvedge run` on a node and waits for its first commit.
+///
+/// # Errors
+/// When it ends, or does not commit.
+pub fn daemon(node: &Node, manifests: &Path) -> Result<Daemon, Error> {
+    let daemon = node
+        .netns()
+        .command(binary()?)
+        .args(["run", "--node", node.name(), "--source"])
+        .arg(manifests)
+        .daemon()?;
+    // "in force" is said whether or not the first commit had anything to send.
+    daemon.wait_for_output("in force", Duration::from_secs(20))?;
+    Ok(daemon)
+}
+
+/// The daemon's binary, built if need be in the profile that this program was built in.
+///
+/// # Errors
+/// When it can't be built.
+pub fn binary() -> Result<&'static Path, Error> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BINARY.get_or_init(|| {
+        let here = env::current_exe().map_err(|e| e.to_string())?;
+        let profile = here
+            .ancestors()
+            .find(|path| path.join("deps").is_dir())
+            .ok_or("this program stands in no cargo target directory")?;
+        let release = profile.ends_with("release");
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--package",
+            "selvedge",
+            "--bin",
+            "selvedge",
+        ]);
+        cargo.args(release.then_some("--release"));
+        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        cargo
+            .arg("--target-dir")
+            .arg(profile.parent().unwrap_or(profile));
+        let status = cargo.status().map_err(|e| format!("cargo: {e}"))?;
+        let binary = profile.join("selvedge");
+        let good = status.success() && binary.is_file();
+        good.then_some(binary)
+            .ok_or_else(|| "cargo could not build selvedge".to_owned())
+    });
+    match built {
+        Ok(path) => Ok(path),
+        Err(reason) => Err(Error::invalid(reason.clone())),
+    }
+}
