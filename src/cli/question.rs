@@ -225,6 +225,8 @@ fn unknown(index: &Index, text: &str) -> Failure {
         })
         .collect();
     near.sort();
+    let nearest = near.first().map(|(distance, _)| *distance);
+    near.retain(|(distance, _)| Some(*distance) == nearest);
     let near: Vec<String> = near.into_iter().map(|(_, name)| name).collect();
     Failure::Input(match near.get(..near.len().min(SUGGESTIONS)) {
         None | Some([]) => match index.pods().next() {

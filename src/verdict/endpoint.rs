@@ -63,27 +63,35 @@ pub(super) struct End<'a> {
     pub address: IpAddr,
     /// The pod that has the address.
     pub pod: Option<&'a Pod>,
-    /// The pod's node.
-    pub pods_node: Option<&'a Node>,
 }
 
 impl<'a> End<'a> {
     pub fn of(index: &'a Index, address: IpAddr) -> Self {
-        let pod = index.owner(address);
-        let node = pod.and_then(|pod| pod.node.as_ref());
         Self {
             address,
-            pod,
-            pods_node: node.and_then(|name| index.node(name)),
+            pod: index.owner(address),
         }
     }
 
-    /// Whether `other` is the node that the end's pod runs on.
-    pub fn runs_on(&self, other: &End<'_>) -> bool {
-        other.pod.is_none()
-            && self
-                .pods_node
-                .is_some_and(|node| is_own_address(node, other.address))
+    /// The node that the end's pod is on.
+    pub fn node(&self) -> Option<&'a Text> {
+        self.pod?.node.as_ref()
+    }
+
+    /// The node that the end's pod is on, if `other` is that node itself.
+    pub fn own_node(&self, index: &Index, other: &End<'_>) -> Option<&'a Text> {
+        let name = self.node()?;
+        let is_own = other.pod.is_none()
+            && match index.node(name) {
+                Some(node) => is_own_address(node, other.address),
+                // A node that no object describes is known by its hostNetwork pods.
+                None => index.pods().any(|pod| {
+                    pod.host_network
+                        && pod.node.as_ref() == Some(name)
+                        && pod.addresses.contains(other.address)
+                }),
+            };
+        is_own.then_some(name)
     }
 
     /// Whether both are the same pod.
@@ -149,9 +157,9 @@ pub fn is_own_address(node: &Node, address: IpAddr) -> bool {
         })
 }
 
-/// Whether a destination reaches pods over the node's bridge though no pod's status names it: link-local and multicast
-/// addresses, and broadcast.
-pub fn is_shared(node: &Node, destination: IpAddr) -> bool {
+/// Whether a destination reaches pods over a node's bridge though no pod's status names it: link-local and multicast
+/// addresses, and broadcast, that of the node's pod CIDRs too.
+pub fn is_shared(node: Option<&Node>, destination: IpAddr) -> bool {
     match destination {
         IpAddr::V4(v4) => {
             let broadcast = |net: &IpNetwork| match net {
@@ -161,7 +169,7 @@ pub fn is_shared(node: &Node, destination: IpAddr) -> bool {
             v4.is_multicast()
                 || v4 == Ipv4Addr::BROADCAST
                 || v4 == Ipv4Addr::UNSPECIFIED
-                || node.pod_cidrs.iter().any(broadcast)
+                || node.is_some_and(|node| node.pod_cidrs.iter().any(broadcast))
         }
         IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
     }
