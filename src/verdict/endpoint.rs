@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::cluster::Text;
-use crate::cluster::object::{Node, Pod};
+use crate::cluster::object::{Addresses, Node, Pod};
 use crate::index::Index;
 
 /// One end of a connection.
@@ -78,15 +78,6 @@ impl<'a> End<'a> {
         }
     }
 
-    /// The end of a pod, whichever of its addresses it uses.
-    pub fn of_pod(index: &'a Index, pod: &'a Pod, address: IpAddr) -> Self {
-        Self {
-            address,
-            pod: Some(pod),
-            pods_node: pod.node.as_ref().and_then(|name| index.node(name)),
-        }
-    }
-
     /// Whether `other` is the node that the end's pod runs on.
     pub fn runs_on(&self, other: &End<'_>) -> bool {
         other.pod.is_none()
@@ -123,6 +114,22 @@ impl<'a> End<'a> {
             owner,
         }
     }
+}
+
+/// The addresses that a pod can be asked about by: its own; for a hostNetwork pod those of its node; for a finished one
+/// none, as it has lost them.
+pub fn addresses(index: &Index, pod: &Pod) -> Addresses {
+    if pod.finished {
+        return Addresses::default();
+    }
+    if !pod.host_network {
+        return index.addresses(pod);
+    }
+    let node = pod.node.as_ref().and_then(|name| index.node(name));
+    let nodes = node
+        .map(|node| node.addresses.as_slice())
+        .unwrap_or_default();
+    pod.addresses.iter().chain(nodes.iter().copied()).collect()
 }
 
 /// Whether the node itself answers to the address: one of its `status.addresses`, or the first two of a pod CIDR, which

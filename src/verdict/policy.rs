@@ -429,3 +429,7 @@ pub(super) fn describe_port(port: &Port) -> String {
         PortMatch::Named(name) => format!("{protocol} {name}"),
     }
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;
