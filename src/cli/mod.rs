@@ -6,6 +6,7 @@
 mod cleanup;
 mod completion;
 mod log;
+mod manifests;
 mod node_setup;
 mod render;
 mod run;
