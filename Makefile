@@ -1,9 +1,11 @@
 # Everything here works on a fresh Debian 12 machine with Rust: what is missing is installed first (.ci/install).
 # The lab's namespaces need root: where you are not, what is built as you runs through sudo.
 
-ROOT := $(if $(filter 0,$(shell id -u)),,$(if $(shell command -v sudo),sudo -E))
+ROOT := $(if $(filter 0,$(shell id -u)),,$(if $(shell command -v sudo),sudo -E env PATH=$(PATH)))
+ifneq ($(ROOT),)
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
+endif
 
 .PHONY: help setup build demo test soak lint bless
 

@@ -23,8 +23,15 @@ use crate::policy::network_policy;
 pub const NODES: [&str; 2] = ["node-1", "node-2"];
 /// The namespaces of a random cluster.
 pub const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
-/// The ports that rules and pods are about; probe these.
+/// The ports that rules and pods are about.
 pub const PORTS: [u16; 4] = [80, 8080, 8081, 9000];
+/// How much further than its first port a range of ports goes.
+const RANGES: [u16; 4] = [0, 1, 20, 1000];
+/// Ports to probe: those that rules and pods are about, both ends of ranges, and what is just outside of them.
+pub const PROBES: [u16; 24] = [
+    1, 79, 80, 81, 82, 100, 101, 1080, 1081, 8079, 8080, 8081, 8082, 8100, 8101, 8102, 8999, 9000,
+    9001, 9020, 9081, 10000, 10001, 65535,
+];
 
 /// A random cluster.
 #[derive(Debug, Clone)]
@@ -57,7 +64,16 @@ impl World {
 pub fn world(pods: usize, policies: usize) -> impl Strategy<Value = World> {
     let namespaces: Vec<_> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     let pods: Vec<_> = (0..pods).map(pod).collect();
-    (namespaces, pods, vec(policy(), 0..=policies)).prop_map(|(namespaces, pods, mut policies)| {
+    let copies = vec(any::<prop::sample::Index>(), 0..2);
+    let policies = (vec(policy(), 0..=policies), copies).prop_map(|(mut policies, copies)| {
+        // The same policy under another name shares all its selectors.
+        if !policies.is_empty() {
+            let copies: Vec<_> = copies.iter().map(|n| n.get(&policies).clone()).collect();
+            policies.extend(copies);
+        }
+        policies
+    });
+    (namespaces, pods, policies).prop_map(|(namespaces, pods, mut policies)| {
         let nodes = (1..=NODES.len()).map(|n| Object::Node(node(n as u8)));
         let namespaces = namespaces.into_iter().flatten().map(Object::Namespace);
         let pods = pods.into_iter().flatten().map(Object::Pod);
@@ -114,7 +130,10 @@ fn node(n: u8) -> Node {
     Node {
         name: Text::from(format!("node-{n}").as_str()),
         pod_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
-        addresses: vec![Ipv4Addr::new(192, 168, 50, 10 + n).into()],
+        addresses: vec![
+            Ipv4Addr::new(192, 168, 50, 10 + n).into(),
+            Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, 0x10 + u16::from(n)).into(),
+        ],
     }
 }
 
@@ -158,14 +177,25 @@ fn named_ports() -> impl Strategy<Value = Arc<[NamedPort]>> {
 /// Pod `n`; its address is its own, sometimes another's.
 fn pod(n: usize) -> impl Strategy<Value = Option<Pod>> {
     let host = prop_oneof![9 => Just(n), 1 => 0usize..4].prop_map(|n| n as u8 + 2);
-    let families =
-        prop_oneof![5 => Just((true, true)), 3 => Just((true, false)), 1 => Just((false, true))];
+    let families = prop_oneof![
+        10 => Just((true, true)),
+        6 => Just((true, false)),
+        2 => Just((false, true)),
+        1 => Just((false, false)),
+    ];
     let state = prop_oneof![
         8 => Just((false, false)),
         1 => Just((true, false)),
         1 => Just((false, true)),
     ];
-    let place = (select(NAMESPACES.as_slice()), 1..=2u8, host, families);
+    let scheduled = prop::bool::weighted(0.95);
+    let place = (
+        select(NAMESPACES.as_slice()),
+        1..=2u8,
+        scheduled,
+        host,
+        families,
+    );
     (
         place,
         state,
@@ -176,7 +206,7 @@ fn pod(n: usize) -> impl Strategy<Value = Option<Pod>> {
     )
         .prop_map(
             move |(place, (host_network, finished), labels, ports, created, exists)| {
-                let (namespace, node, host, (v4, v6)) = place;
+                let (namespace, node, scheduled, host, (v4, v6)) = place;
                 let v4 = v4.then(|| IpAddr::V4(Ipv4Addr::new(10, 244, node, host)));
                 let v6 = v6.then(|| {
                     let (node, host) = (u16::from(node), u16::from(host));
@@ -187,7 +217,7 @@ fn pod(n: usize) -> impl Strategy<Value = Option<Pod>> {
                     name: Text::from(format!("pod-{n}").as_str()),
                     uid: Text::from(format!("uid-{namespace}-{n}").as_str()),
                     created,
-                    node: Some(Text::from(format!("node-{node}").as_str())),
+                    node: scheduled.then(|| Text::from(format!("node-{node}").as_str())),
                     host_network,
                     finished,
                     labels,
@@ -206,6 +236,7 @@ pub fn policy() -> impl Strategy<Value = api::NetworkPolicy> {
         2 => Just(Some(vec!["Ingress"])),
         2 => Just(Some(vec!["Egress"])),
         3 => Just(Some(vec!["Ingress", "Egress"])),
+        1 => select(["", "ingress", "Sideways"].as_slice()).prop_map(|bad| Some(vec!["Ingress", bad])),
     ];
     let ingress = option::weighted(0.8, vec((peers(), ports()), 0..3));
     let egress = option::weighted(0.5, vec((peers(), ports()), 0..3));
@@ -260,9 +291,16 @@ fn selector() -> impl Strategy<Value = meta::LabelSelector> {
         select(KEYS.as_slice()),
         operator,
         vec(select(VALUES.as_slice()), 1..3),
+        prop_oneof![
+            30 => Just(None),
+            1 => Just(Some(("Near", true))),
+            1 => Just(Some(("In", false))),
+            1 => Just(Some(("Exists", true))),
+        ],
     );
-    let expression = expression.prop_map(|(key, operator, values)| {
+    let expression = expression.prop_map(|(key, operator, values, bad)| {
         let takes_values = matches!(operator, "In" | "NotIn");
+        let (operator, takes_values) = bad.unwrap_or((operator, takes_values));
         let values = values.into_iter().map(str::to_owned).collect();
         meta::LabelSelectorRequirement {
             key: key.to_owned(),
@@ -287,10 +325,12 @@ fn namespace_selector() -> impl Strategy<Value = meta::LabelSelector> {
 
 fn peers() -> impl Strategy<Value = Option<Vec<api::NetworkPolicyPeer>>> {
     let peer = prop_oneof![
-        3 => selector().prop_map(|pods| peer(Some(pods), None, None)),
-        2 => namespace_selector().prop_map(|namespaces| peer(None, Some(namespaces), None)),
-        3 => (selector(), namespace_selector()).prop_map(|(p, n)| peer(Some(p), Some(n), None)),
-        4 => block().prop_map(|block| peer(None, None, Some(block))),
+        12 => selector().prop_map(|pods| peer(Some(pods), None, None)),
+        8 => namespace_selector().prop_map(|namespaces| peer(None, Some(namespaces), None)),
+        12 => (selector(), namespace_selector()).prop_map(|(p, n)| peer(Some(p), Some(n), None)),
+        16 => block().prop_map(|block| peer(None, None, Some(block))),
+        1 => Just(peer(None, None, None)),
+        1 => (selector(), block()).prop_map(|(pods, block)| peer(Some(pods), None, Some(block))),
     ];
     option::weighted(0.8, vec(peer, 0..3))
 }
@@ -316,6 +356,9 @@ fn block() -> impl Strategy<Value = api::IPBlock> {
                 "10.244.1.0/24",
                 "10.244.2.2/31",
                 "192.168.50.0/24",
+                "192.168.50.12/32",
+                "010.244.1.77/24",
+                "10.244.0.0/33",
             ]
             .as_slice(),
         ),
@@ -326,6 +369,8 @@ fn block() -> impl Strategy<Value = api::IPBlock> {
                     "10.244.2.0/24",
                     "10.244.1.3/32",
                     "192.168.50.200/32",
+                    "0.0.0.0/0",
+                    "192.168.50.0",
                 ]
                 .as_slice(),
             ),
@@ -343,7 +388,7 @@ fn block() -> impl Strategy<Value = api::IPBlock> {
             .as_slice(),
         ),
         vec(
-            select(["fd00:10:244:1::/125", "fd00:10:244:2::/64"].as_slice()),
+            select(["fd00:10:244:1::/125", "fd00:10:244:2::/64", "10.244.1.0/24"].as_slice()),
             0..2,
         ),
     );
@@ -363,13 +408,23 @@ fn ports() -> impl Strategy<Value = Option<Vec<api::NetworkPolicyPort>>> {
         2 => Just(Some("UDP")),
         1 => Just(Some("SCTP")),
     ];
+    let protocol = prop_oneof![
+        30 => protocol,
+        1 => select(["ICMP", "tcp", ""].as_slice()).prop_map(Some),
+    ];
     let target = prop_oneof![
-        1 => Just((None, None)),
-        4 => select(PORTS.as_slice()).prop_map(|p| (Some(IntOrString::Int(p.into())), None)),
-        2 => (select(PORTS.as_slice()), 0..1001i32)
-            .prop_map(|(p, more)| (Some(IntOrString::Int(p.into())), Some(i32::from(p) + more))),
-        3 => select(["http", "metrics"].as_slice())
+        4 => Just((None, None)),
+        16 => select(PORTS.as_slice()).prop_map(|p| (Some(IntOrString::Int(p.into())), None)),
+        8 => (select(PORTS.as_slice()), select(RANGES.as_slice()))
+            .prop_map(|(p, more)| (Some(IntOrString::Int(p.into())), Some(i32::from(p + more)))),
+        1 => select(PORTS.as_slice()).prop_map(|p| (Some(IntOrString::Int(p.into())), Some(65535))),
+        12 => select(["http", "metrics"].as_slice())
             .prop_map(|name| (Some(IntOrString::String(name.to_owned())), None)),
+        1 => select([(0, None), (70_000, None), (9000, Some(80)), (80, Some(65_536))].as_slice())
+            .prop_map(|(first, last)| (Some(IntOrString::Int(first)), last)),
+        1 => select(["80", "http"].as_slice())
+            .prop_map(|name| (Some(IntOrString::String(name.to_owned())), Some(8080))),
+        1 => Just((None, Some(8080))),
     ];
     let port = (protocol, target).prop_map(|(protocol, (port, end_port))| api::NetworkPolicyPort {
         end_port,

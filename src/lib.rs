@@ -25,3 +25,4 @@ pub mod enforce;
 pub mod index;
 pub mod policy;
 pub mod source;
+pub mod verdict;

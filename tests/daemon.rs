@@ -118,6 +118,7 @@ fn a_daemon_starts_follows_ends_and_is_cleaned_up_after() {
     in_namespace(move || {
         let daemon = Daemon::start(&source);
         daemon.says("committed: tables +2");
+        daemon.says("the policies are in force");
         let before = nft(&["-s", "list", "ruleset"]);
         assert!(before.contains("ingress/shop/web"), "{before}");
 
@@ -144,7 +145,7 @@ fn a_daemon_starts_follows_ends_and_is_cleaned_up_after() {
         assert_eq!(nft(&["-s", "list", "ruleset"]), before);
 
         let daemon = Daemon::start(&source);
-        daemon.says("nothing to change");
+        daemon.says("the policies are in force: there was nothing to change");
         daemon.ends_on(Signal::SIGINT);
 
         let output = selvedge(&["cleanup"]);

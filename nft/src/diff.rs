@@ -17,6 +17,8 @@
 //! The work grows with what differs, not with the rulesets, where one comes from the other: maps that share nodes are
 //! compared by what they don't share.
 
+#[cfg(test)]
+mod cost;
 mod deletions;
 mod elements;
 #[cfg(test)]

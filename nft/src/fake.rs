@@ -10,6 +10,8 @@
 mod kernel;
 mod loops;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -11,7 +11,9 @@
 //! nft rewrites some rules that it reads, and `list` does not follow it there. Write these forms only as it prints them:
 //! a match that only states what a later field implies (`meta l4proto tcp` before `tcp dport`, `ether type ip` before
 //! `ip saddr`) is dropped; `meta l4proto tcp th dport 80` becomes `tcp dport 80`; two neighbouring comparisons of the
-//! ports of one header with a single value become one (`sport` first; `th sport` and `th dport` in no readable form).
+//! ports of one header with a single value become one (`sport` first; `th sport` and `th dport` in no readable form); a
+//! `>=` right before a `<=`, or a `<` before a `>`, is shown as one range, even where the fields are not the same. The
+//! prefix of a `log` must not contain a `$`, which `nft -f` takes for a variable.
 //!
 //! nft's grammar has no way to quote the name of an object: see [`is_reserved`].
 
@@ -26,6 +28,7 @@ mod value;
 
 use std::fmt;
 
+use crate::name::Comment;
 use crate::ruleset::{Ruleset, Table, TableId};
 
 pub use self::names::is_reserved;
@@ -69,6 +72,15 @@ pub fn list_table(id: &TableId, table: &Table) -> String {
 
 fn show(print: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result) -> String {
     Shown(print).to_string()
+}
+
+/// A comment between quotes. It has none itself, unless it stands for something that could not be read.
+struct Quoted<'a>(&'a Comment);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.as_str().replace('"', "'"))
+    }
 }
 
 /// Something to print, as a value.

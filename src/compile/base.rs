@@ -1,6 +1,5 @@
 //! The chains the kernel calls: what every packet between pods meets before it comes to a pod's own chain.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use imbl::{OrdMap, OrdSet};
@@ -274,11 +273,18 @@ fn counted_drop(matches: Statement) -> Rule {
     Rule::new([matches, Statement::Counter, Verdict::Drop.into()])
 }
 
+/// What is in table `bridge selvedge`.
+pub struct Guard {
+    /// The ports of the pods' bridge.
+    pub ports: (Name, Set),
+    /// The chain.
+    pub chain: (Name, Chain),
+}
+
 /// The port guard of table `bridge selvedge`: frames that are neither IP nor ARP (tagged ones among them) would pass
 /// br_netfilter by, so no port of the pods' bridge takes them while a pod of the node is isolated.
-pub fn guard(host: &Host, isolating: bool) -> (Vec<(Name, Set)>, Vec<(Name, Chain)>) {
-    let ports: &BTreeSet<IfName> = &host.ports;
-    let ports: OrdSet<Key> = ports.iter().map(|port| Key::from(*port)).collect();
+pub fn guard(host: &Host, isolating: bool) -> Guard {
+    let ports: OrdSet<Key> = host.ports.iter().map(|port| Key::from(*port)).collect();
     let ports = set(
         Datatype::IfName,
         "ports of the pods' bridge",
@@ -304,8 +310,10 @@ pub fn guard(host: &Host, isolating: bool) -> (Vec<(Name, Set)>, Vec<(Name, Chai
         comment: names::comment("frames that netfilter's IP hooks would not see"),
         rules,
     };
-    let sets = vec![(names::fixed("ports"), ports)];
-    (sets, vec![(names::fixed("guard"), chain)])
+    Guard {
+        ports: (names::fixed("ports"), ports),
+        chain: (names::fixed("guard"), chain),
+    }
 }
 
 /// A pod's own chain: itself, then the policies, then no.

@@ -1,8 +1,8 @@
 //! From the index to the nftables ruleset of one node. Pure, and deterministic to the byte: the same cluster gives the
 //! same ruleset, whatever came before.
 //!
-//! - [`base`]: the chains the kernel calls, and a pod's own
-//! - [`policy`]: a policy's rules · [`sets`]: what they look up · [`names`]: what all of it is called
+//! - `base`: the chains the kernel calls, and a pod's own
+//! - `policy`: a policy's rules · `sets`: what they look up · `names`: what all of it is called
 //!
 //! [`Compiler`] keeps what it made and how often each policy chain and set is used, so that a change costs what it
 //! touches; [`compile`] is the same from nothing.
@@ -323,13 +323,9 @@ impl State {
         for (name, chain) in base::inet_chains(self.host.bridge, self.isolating) {
             put(&mut self.inet.chains, name, chain);
         }
-        let (sets, chains) = base::guard(&self.host, self.isolating);
-        for (name, set) in sets {
-            put(&mut self.bridge.sets, name, set);
-        }
-        for (name, chain) in chains {
-            put(&mut self.bridge.chains, name, chain);
-        }
+        let guard = base::guard(&self.host, self.isolating);
+        put(&mut self.bridge.sets, guard.ports.0, guard.ports.1);
+        put(&mut self.bridge.chains, guard.chain.0, guard.chain.1);
     }
 
     fn update_pod(&mut self, index: &Index, node: &Text, key: &PodKey) {

@@ -78,10 +78,14 @@ impl<D: Dataplane> Committer<D> {
                     let attempts = failure.attempts;
                     info!(attempts, "the ruleset is in force again as it should be");
                 }
-                if outcome == Outcome::Unchanged && !self.settled {
-                    info!("the ruleset is in force as it should be: nothing to change");
+                if !std::mem::replace(&mut self.settled, true) {
+                    match outcome {
+                        Outcome::Unchanged => {
+                            info!("the policies are in force: there was nothing to change");
+                        }
+                        _ => info!("the policies are in force"),
+                    }
                 }
-                self.settled = true;
                 outcome
             }
             Err(error) => Outcome::Retry(self.failed(&error)),

@@ -4,7 +4,7 @@
 //! requirement that a matching pod must carry (a label, or a key), or under none where it has only negative ones.
 //! So a change of a pod looks at the selectors filed under its own labels, not at all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -12,14 +12,17 @@ use roaring::RoaringBitmap;
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
 use crate::cluster::object::NAMESPACE_NAME_LABEL;
-use crate::cluster::selector::{LabelSelector, Operator, PodSelector, Scope};
+use crate::cluster::selector::{LabelSelector, Operator, PodSelector, Requirement, Scope};
 
 /// What a selector is filed under: a namespace where it names one, and a label that it demands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Anchor {
     namespace: Option<Text>,
-    label: Option<(Text, Option<Text>)>,
+    label: Option<LabelPlace>,
 }
+
+/// A label's key and, where it matters, its value.
+type LabelPlace = (Text, Option<Text>);
 
 #[derive(Debug)]
 struct Entry {
@@ -146,8 +149,7 @@ fn anchors(selector: &PodSelector) -> Vec<Anchor> {
         Scope::Namespace(name) => Some(name.clone()),
         Scope::Namespaces(namespaces) => the_one_name(namespaces),
     };
-    let labels: Vec<Option<(Text, Option<Text>)>> = filing_labels(&selector.pods);
-    labels
+    filing_places(&selector.pods)
         .into_iter()
         .map(|label| Anchor {
             namespace: namespace.clone(),
@@ -168,25 +170,27 @@ fn the_one_name(namespaces: &LabelSelector) -> Option<Text> {
         })
 }
 
-fn filing_labels(pods: &LabelSelector) -> Vec<Option<(Text, Option<Text>)>> {
-    // The requirement with the fewest values files a selector in the fewest places.
-    let mut by_cost: BTreeMap<usize, Vec<Option<(Text, Option<Text>)>>> = BTreeMap::new();
-    for requirement in pods.requirements() {
+/// The places for the requirement that files the selector in the fewest of them.
+fn filing_places(pods: &LabelSelector) -> Vec<Option<LabelPlace>> {
+    let places = |requirement: &Requirement| -> Option<Vec<Option<LabelPlace>>> {
         let key = &requirement.key;
         match &requirement.operator {
             Operator::In(values) => {
                 let places = values.iter().map(|v| Some((key.clone(), Some(v.clone()))));
-                by_cost
-                    .entry(values.len())
-                    .or_insert_with(|| places.collect());
+                Some(places.collect())
             }
-            Operator::Exists => {
-                by_cost
-                    .entry(usize::MAX)
-                    .or_insert_with(|| vec![Some((key.clone(), None))]);
-            }
-            Operator::NotIn(_) | Operator::DoesNotExist => {}
+            Operator::Exists => Some(vec![Some((key.clone(), None))]),
+            Operator::NotIn(_) | Operator::DoesNotExist => None,
         }
-    }
-    by_cost.into_values().next().unwrap_or_else(|| vec![None])
+    };
+    // A key that many pods have is the last resort.
+    let cost = |requirement: &&Requirement| match &requirement.operator {
+        Operator::In(values) => values.len(),
+        _ => usize::MAX,
+    };
+    let positive = pods.requirements().filter(|r| places(r).is_some());
+    positive
+        .min_by_key(cost)
+        .and_then(places)
+        .unwrap_or_else(|| vec![None])
 }

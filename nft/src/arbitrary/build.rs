@@ -9,7 +9,7 @@ use super::TableSeed;
 use super::rules::{EndSeed, RuleSeed, StatementSeed, fields_for};
 use super::sets::{ElementsSeed, SetSeed, VerdictSeed};
 use crate::name::Name;
-use crate::rule::{Field, Rule, Statement, Verdict};
+use crate::rule::{Field, Operator, Rule, Statement, Verdict};
 use crate::ruleset::{
     Chain, Counter, Elements, Family, MapEntry, Ruleset, Set, SetHeader, Table, TableId,
 };
@@ -182,13 +182,15 @@ fn pick<T>(items: &[T], index: Index) -> Option<&T> {
 ///
 /// A rule matches one network protocol, one transport protocol, and each field once: nft refuses contradictions, and
 /// leaves out what another field implies. Source ports come before destination ports, since nft writes two neighbouring
-/// comparisons in that order; for `th` it has no readable form at all.
+/// comparisons in that order; for `th` it has no readable form at all. One comparison is by order, since nft takes two
+/// neighbouring ones for a range, whatever their fields.
 struct Claims {
     family: Family,
     fields: Vec<Field>,
     network: Option<u8>,
     transport: Option<u8>,
     counted: bool,
+    ordered: bool,
 }
 
 impl Claims {
@@ -199,13 +201,20 @@ impl Claims {
             network: None,
             transport: None,
             counted: false,
+            ordered: false,
         }
     }
 
     /// Whether the statement goes together with the ones before it, which it belongs to from now on.
     fn claim(&mut self, statement: &Statement) -> bool {
         match statement {
-            Statement::Match { field, .. } => self.claim_fields(&[*field]),
+            Statement::Match { field, op, .. } => {
+                let ordered = !matches!(op, Operator::Eq | Operator::Neq);
+                let first = !(ordered && self.ordered);
+                let claimed = first && self.claim_fields(&[*field]);
+                self.ordered |= ordered && claimed;
+                claimed
+            }
             Statement::Lookup { key, .. } | Statement::VerdictMap { key, .. } => {
                 self.claim_fields(key)
             }

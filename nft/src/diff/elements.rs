@@ -80,7 +80,7 @@ impl ElementChange {
     }
 }
 
-fn split<K: Ord + Clone, V: PartialEq + Clone>(
+pub(super) fn split<K: Ord + Clone, V: PartialEq + Clone>(
     old: &imbl::OrdMap<K, V>,
     new: &imbl::OrdMap<K, V>,
     gone: &mut imbl::OrdMap<K, V>,

@@ -6,66 +6,19 @@ use nftnl::nftnl_sys::libc;
 
 use super::elements::{self, Change};
 use super::encode;
-use super::expr::OBJECT_COUNTER;
 use super::ffi::{self, Object, Scratch};
-use super::userdata;
+use super::objects::{
+    chain_object, comment_data, counter_object, family_number, rule_object, set_object,
+    table_object,
+};
 use super::wire::{self, Header, nft_message};
-use crate::name::{Comment, Name};
-use crate::ruleset::{BaseChain, ChainPolicy, Elements, Family, Hook, SetHeader, TableId};
+use crate::name::Name;
+use crate::ruleset::{Elements, SetHeader, TableId};
 use crate::transaction::{Op, Transaction};
-use crate::value::Datatype;
-
-/// `NFT_SET_CONCAT`.
-pub(super) const SET_CONCAT: u32 = 0x80;
-/// The data type of a verdict map: `NFT_DATA_VERDICT`.
-pub(super) const DATA_VERDICT: u32 = 0xffff_ff00;
-/// Bits that one type takes in a concatenation's key type, in nft.
-pub(super) const TYPE_BITS: u32 = 6;
 
 /// The longest message of a rule. The kernel takes one of 64 KiB, but ends a dump without a word at a rule that does not
 /// fit the 32 KiB of a dump's datagram, where it has counters, a handle and more besides what was sent.
 const MAX_RULE_BYTES: usize = 16 * 1024;
-
-/// nft's number for a type, which the kernel keeps for it.
-pub(super) const fn type_number(datatype: Datatype) -> u32 {
-    match datatype {
-        Datatype::Ipv4Addr => 7,
-        Datatype::Ipv6Addr => 8,
-        Datatype::EtherType => 10,
-        Datatype::InetProto => 12,
-        Datatype::InetService => 13,
-        Datatype::IcmpType => 14,
-        Datatype::Icmpv6Type => 29,
-        Datatype::IfName => 41,
-    }
-}
-
-/// `NFPROTO_*`.
-pub(super) const fn family_number(family: Family) -> u8 {
-    match family {
-        Family::Inet => libc::NFPROTO_INET as u8,
-        Family::Bridge => libc::NFPROTO_BRIDGE as u8,
-    }
-}
-
-/// `NF_INET_*`, which `NF_BR_*` equal.
-pub(super) const fn hook_number(hook: Hook) -> u32 {
-    match hook {
-        Hook::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
-        Hook::Input => libc::NF_INET_LOCAL_IN as u32,
-        Hook::Forward => libc::NF_INET_FORWARD as u32,
-        Hook::Output => libc::NF_INET_LOCAL_OUT as u32,
-        Hook::Postrouting => libc::NF_INET_POST_ROUTING as u32,
-    }
-}
-
-/// `NF_ACCEPT` or `NF_DROP`.
-pub(super) const fn policy_number(policy: ChainPolicy) -> u32 {
-    match policy {
-        ChainPolicy::Accept => libc::NF_ACCEPT as u32,
-        ChainPolicy::Drop => libc::NF_DROP as u32,
-    }
-}
 
 /// A transaction's messages.
 pub(super) struct Batch {
@@ -307,98 +260,6 @@ impl Encoder {
     }
 }
 
-fn comment_data(comment: Option<&Comment>) -> io::Result<Option<Vec<u8>>> {
-    match comment {
-        Some(comment) if comment.is_foreign() => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a foreign comment can be read but not written",
-        )),
-        Some(comment) => Ok(Some(userdata::of_comment(comment))),
-        None => Ok(None),
-    }
-}
-
-fn table_object(table: &TableId) -> io::Result<Object<ffi::Table>> {
-    let mut object = Object::new()?;
-    object.set_text(ffi::table::NAME, table.name.as_str())?;
-    Ok(object)
-}
-
-fn counter_object(table: &TableId, name: &Name) -> io::Result<Object<ffi::Stateful>> {
-    let mut object = Object::new()?;
-    object.set_text(ffi::stateful::TABLE, table.name.as_str())?;
-    object.set_text(ffi::stateful::NAME, name.as_str())?;
-    object.set_u32(ffi::stateful::TYPE, OBJECT_COUNTER);
-    Ok(object)
-}
-
-fn rule_object(table: &TableId, chain: &Name) -> io::Result<Object<ffi::Rule>> {
-    let mut object = Object::new()?;
-    object.set_text(ffi::rule::TABLE, table.name.as_str())?;
-    object.set_text(ffi::rule::CHAIN, chain.as_str())?;
-    Ok(object)
-}
-
-fn chain_object(
-    table: &TableId,
-    name: &Name,
-    base: Option<BaseChain>,
-    comment: Option<&Comment>,
-) -> io::Result<Object<ffi::Chain>> {
-    let mut object = Object::new()?;
-    object.set_text(ffi::chain::TABLE, table.name.as_str())?;
-    object.set_text(ffi::chain::NAME, name.as_str())?;
-    if let Some(base) = base {
-        object.set_text(ffi::chain::TYPE, "filter")?;
-        object.set_u32(ffi::chain::HOOK, hook_number(base.hook));
-        object.set_u32(ffi::chain::PRIORITY, base.priority.cast_unsigned());
-        object.set_u32(ffi::chain::POLICY, policy_number(base.policy));
-    }
-    if let Some(data) = comment_data(comment)? {
-        object.set_bytes(ffi::chain::USER_DATA, &data)?;
-    }
-    Ok(object)
-}
-
-fn set_object(
-    table: &TableId,
-    name: &Name,
-    header: &SetHeader,
-    kind: &Elements,
-    id: u32,
-) -> io::Result<Object<ffi::Set>> {
-    let len = elements::key_len(header)?;
-    if header.comment.as_ref().is_some_and(Comment::is_foreign) {
-        comment_data(header.comment.as_ref())?;
-    }
-    let types = header.key.iter();
-    let key_type = types.fold(0, |all, one| all << TYPE_BITS | type_number(*one));
-    let mut object = Object::<ffi::Set>::new()?;
-    object.set_text(ffi::set::TABLE, table.name.as_str())?;
-    object.set_text(ffi::set::NAME, name.as_str())?;
-    object.set_u32(ffi::set::KEY_TYPE, key_type);
-    object.set_u32(ffi::set::KEY_LEN, len as u32);
-    object.set_u32(ffi::set::ID, id);
-    let mut flags = 0;
-    match kind {
-        Elements::Keys(_) => {}
-        Elements::Ranges(_) => flags |= libc::NFT_SET_INTERVAL as u32,
-        Elements::Verdicts(_) => {
-            flags |= libc::NFT_SET_MAP as u32;
-            object.set_u32(ffi::set::DATA_TYPE, DATA_VERDICT);
-        }
-    }
-    if header.key.len() > 1 && matches!(kind, Elements::Ranges(_)) {
-        flags |= SET_CONCAT;
-        let lens: Vec<u8> = header.key.iter().map(|field| field.len() as u8).collect();
-        object.set_field_lens(&lens)?;
-    }
-    object.set_u32(ffi::set::FLAGS, flags);
-    let data = userdata::of_set(&header.key, header.comment.as_ref());
-    object.set_bytes(ffi::set::USER_DATA, &data)?;
-    Ok(object)
-}
-
 /// An operation in words, after "refused to".
 pub(super) fn describe(op: &Op) -> String {
     let members = |elements: &Elements| match elements.len() {
@@ -445,5 +306,53 @@ pub(super) fn describe(op: &Op) -> String {
             Some(comment) => format!("add rule \"{comment}\" to chain {table} {chain}"),
             None => format!("add a rule to chain {table} {chain}"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Name;
+    use crate::ruleset::Family;
+    use crate::value::{Datatype, Key};
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn each_message_is_known_by_its_operation() {
+        let table = TableId {
+            family: Family::Inet,
+            name: Name::new("t").unwrap(),
+        };
+        let set = Name::new("s").unwrap();
+        let elements = |count: u32| Op::AddElements {
+            table: table.clone(),
+            name: set.clone(),
+            header: SetHeader {
+                key: vec![Datatype::Ipv4Addr],
+                comment: None,
+            },
+            elements: Elements::Keys((0..count).map(|n| Key::from(Ipv4Addr::from(n))).collect()),
+        };
+        let delete = Op::DeleteTable {
+            table: table.clone(),
+        };
+        let ops = vec![elements(0), elements(10_000), elements(0), delete];
+        let batch = Batch::encode(&Transaction { ops }, 100).unwrap();
+
+        // 10,000 elements of 16 bytes need three messages; none of the empty ones needs any.
+        assert_eq!(batch.messages, 4);
+        assert_eq!(batch.last_seq(), 104);
+        assert_eq!(batch.op_of(100), None);
+        let of: Vec<_> = (101..=104).map(|seq| batch.op_of(seq)).collect();
+        assert_eq!(of, [Some(1), Some(1), Some(1), Some(3)]);
+        let messages: Vec<_> = wire::messages(&batch.bytes)
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let seqs: Vec<_> = messages.iter().map(|message| message.seq()).collect();
+        assert_eq!(seqs, [100, 101, 102, 103, 104, 105]);
+        let acks = messages
+            .iter()
+            .filter(|message| message.flags() & libc::NLM_F_ACK as u16 != 0);
+        assert_eq!(acks.map(|message| message.seq()).collect::<Vec<_>>(), [104]);
     }
 }

@@ -238,8 +238,11 @@ fn dependency(family: Family, term: &Term, after: &[Term], known: &mut Known) ->
             let [transport] = *data.as_bytes() else {
                 return false;
             };
-            let named = [TCP, UDP, SCTP, ICMP, ICMPV6].contains(&transport);
-            let used = named && after.first().is_some_and(reads_transport);
+            // A key's dependencies come before all its fields, so there may be one of the network between.
+            let mut after = after.iter().skip_while(|term| is_network(family, term));
+            let used = after
+                .next()
+                .is_some_and(|term| reads_field_of(transport, term));
             if used {
                 known.transport = Some(transport);
             }
@@ -247,6 +250,14 @@ fn dependency(family: Family, term: &Term, after: &[Term], known: &mut Known) ->
         }
         _ => false,
     }
+}
+
+fn is_network(family: Family, term: &Term) -> bool {
+    let key = match family {
+        Family::Inet => MetaKey::Nfproto,
+        Family::Bridge => MetaKey::Protocol,
+    };
+    matches!(term, Term::Test { source: Source::Meta(read), .. } if *read == key)
 }
 
 fn is_transport(term: &Term, transport: u8) -> bool {
@@ -265,11 +276,23 @@ fn sources(term: &Term) -> &[Source] {
     }
 }
 
-fn reads_transport(term: &Term) -> bool {
-    let base = Base::Transport;
-    sources(term)
-        .iter()
-        .any(|source| matches!(source, Source::Payload { base: b, .. } if *b == base))
+/// Whether the term reads a field of this transport protocol.
+fn reads_field_of(transport: u8, term: &Term) -> bool {
+    let known = Known {
+        net: None,
+        transport: Some(transport),
+    };
+    sources(term).iter().any(|source| {
+        let flags = transport == TCP && *source == TCP_FLAGS;
+        let transport = matches!(
+            source,
+            Source::Payload {
+                base: Base::Transport,
+                ..
+            }
+        );
+        flags || transport && field(*source, &known).is_some()
+    })
 }
 
 fn reads_icmp_type(term: &Term) -> bool {

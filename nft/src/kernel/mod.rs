@@ -1,9 +1,10 @@
 //! The kernel as a dataplane: transactions and rulesets over netlink.
 //!
 //! ```text
-//!  Transaction ── batch ── encode (rules → expressions) ── ffi (libnftnl) ──┐
-//!                   └───── elements (keys → attributes) ── wire ────────────┴─ socket ── kernel
-//!  Ruleset ────── read ─── decode (expressions → rules) ── ffi, elements ───── request ───┘
+//!  Transaction ── batch ─┬─ encode (rules → expressions), objects ── ffi (libnftnl) ─┐
+//!                        └─ elements (keys → attributes) ─────────── wire ───────────┴─ socket ── kernel
+//!  Ruleset ────── read ──┬─ decode (expressions → rules), objects ── ffi (libnftnl) ─┬─ request ────┘
+//!                        └─ elements (attributes → keys) ─────────── wire ───────────┘
 //! ```
 //!
 //! A transaction is one batch in one `sendmsg`; the kernel carries it out whole or not at all, within that call. All
@@ -16,6 +17,7 @@ mod encode;
 mod expr;
 #[allow(unsafe_code)]
 mod ffi;
+mod objects;
 mod read;
 mod request;
 mod socket;

@@ -11,13 +11,11 @@ use std::time::Duration;
 
 use nftnl::nftnl_sys::libc;
 
-use super::batch::{
-    DATA_VERDICT, SET_CONCAT, TYPE_BITS, family_number, hook_number, policy_number, type_number,
-};
 use super::decode;
-use super::elements::{self, Dump, Outcome};
+use super::elements::{Dump, Outcome};
 use super::expr::OBJECT_COUNTER;
 use super::ffi::{self, Object};
+use super::objects::{CHAIN_BINDING, chain, family_number, set};
 use super::request::{Answer, Fault, Question, ask, malformed};
 use super::socket::Socket;
 use super::userdata;
@@ -25,10 +23,7 @@ use super::wire::{self, Message};
 use crate::dataplane::DataplaneError;
 use crate::name::{Comment, Name};
 use crate::rule::{Rule, Statement};
-use crate::ruleset::{
-    BaseChain, Chain, ChainPolicy, Counter, Elements, Hook, Set, SetHeader, Table, TableId,
-};
-use crate::value::Datatype;
+use crate::ruleset::{Chain, Counter, Set, Table, TableId};
 
 /// How often a dump is repeated while the kernel moves its elements, and how long each waits for that to end.
 const TORN_ATTEMPTS: u32 = 20;
@@ -321,11 +316,6 @@ impl Reader<'_> {
     }
 }
 
-/// `NFT_CHAIN_BASE`, which the kernel may report of a base chain.
-const CHAIN_BASE: u32 = 1;
-/// `NFT_CHAIN_BINDING`.
-const CHAIN_BINDING: u32 = 4;
-
 fn rule(id: &TableId, message: Message<'_>) -> Result<Rule, DataplaneError> {
     // libnftnl parses no rule with an expression that it does not know.
     let Ok(object) = Object::<ffi::Rule>::parse(message) else {
@@ -345,102 +335,4 @@ fn rule(id: &TableId, message: Message<'_>) -> Result<Rule, DataplaneError> {
         });
     }
     Ok(decode::rule(id.family, exprs, comment))
-}
-
-fn chain(object: &Object<ffi::Chain>, flags: u32) -> Chain {
-    let data = object.bytes(ffi::chain::USER_DATA);
-    let mut chain = Chain {
-        comment: data.and_then(userdata::comment),
-        ..Chain::default()
-    };
-    let mut foreign = (flags & !CHAIN_BASE != 0).then(|| format!("chain flags {flags:#x}"));
-    if let Some(number) = object.u32(ffi::chain::HOOK) {
-        let hook = [
-            Hook::Prerouting,
-            Hook::Input,
-            Hook::Forward,
-            Hook::Output,
-            Hook::Postrouting,
-        ]
-        .into_iter()
-        .find(|hook| hook_number(*hook) == number);
-        let number = object.u32(ffi::chain::POLICY).unwrap_or_default();
-        let policy = [ChainPolicy::Accept, ChainPolicy::Drop]
-            .into_iter()
-            .find(|policy| policy_number(*policy) == number);
-        let kind = object.text(ffi::chain::TYPE).unwrap_or_default();
-        match (hook, policy) {
-            (Some(hook), Some(policy)) if kind == "filter" => {
-                let priority = object.u32(ffi::chain::PRIORITY).unwrap_or_default();
-                chain.base = Some(BaseChain {
-                    hook,
-                    priority: priority.cast_signed(),
-                    policy,
-                });
-            }
-            _ => foreign = Some(format!("a chain of type {kind} at another hook or so")),
-        }
-    }
-    if let Some(reason) = foreign {
-        chain.comment = Some(Comment::foreign(&reason));
-    }
-    chain
-}
-
-/// A set without its elements, the kind of which is told.
-fn set(object: &Object<ffi::Set>, flags: u32) -> Set {
-    const INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
-    const MAP: u32 = libc::NFT_SET_MAP as u32;
-    let data = object.bytes(ffi::set::USER_DATA);
-    let mut header = SetHeader {
-        key: Vec::new(),
-        comment: data.and_then(userdata::set_comment),
-    };
-    let verdicts = object.u32(ffi::set::DATA_TYPE) == Some(DATA_VERDICT);
-    // Later versions of nft mark every concatenation, the kernel does not care.
-    let kind = match flags & !SET_CONCAT {
-        0 => Some(Elements::Keys(imbl::OrdSet::new())),
-        INTERVAL => Some(Elements::Ranges(imbl::OrdMap::new())),
-        MAP if verdicts => Some(Elements::Verdicts(imbl::OrdMap::new())),
-        _ => None,
-    };
-    header.key = datatypes(object.u32(ffi::set::KEY_TYPE).unwrap_or(0)).unwrap_or_default();
-    let key_len = object.u32(ffi::set::KEY_LEN);
-    let fits = elements::key_len(&header).is_ok_and(|len| Some(len as u32) == key_len);
-    let sized = object.u32(ffi::set::SIZE).is_some_and(|size| size != 0);
-    let reason = match &kind {
-        None => Some(format!("set flags {flags:#x}")),
-        Some(_) if !fits => Some("a key of another type".to_owned()),
-        Some(_) if sized => Some("a set of limited size".to_owned()),
-        Some(_) => None,
-    };
-    if let Some(reason) = reason {
-        header.comment = Some(Comment::foreign(&reason));
-    }
-    Set {
-        header,
-        elements: kind.unwrap_or(Elements::Keys(imbl::OrdSet::new())),
-    }
-}
-
-/// The types of a set's key, last one in the lowest bits.
-fn datatypes(mut number: u32) -> Option<Vec<Datatype>> {
-    let all = [
-        Datatype::Ipv4Addr,
-        Datatype::Ipv6Addr,
-        Datatype::InetProto,
-        Datatype::InetService,
-        Datatype::EtherType,
-        Datatype::IfName,
-        Datatype::IcmpType,
-        Datatype::Icmpv6Type,
-    ];
-    let mut types = Vec::new();
-    while number != 0 {
-        let low = number & ((1 << TYPE_BITS) - 1);
-        types.push(all.into_iter().find(|one| type_number(*one) == low)?);
-        number >>= TYPE_BITS;
-    }
-    types.reverse();
-    Some(types)
 }

@@ -11,7 +11,7 @@ pub fn is_reserved(name: &str) -> bool {
 }
 
 /// Found by trying all keywords of the scanner as the name of each kind of object; sorted.
-const RESERVED: &[&str] = &[
+pub(super) const RESERVED: &[&str] = &[
     "accept",
     "add",
     "ah",

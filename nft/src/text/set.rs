@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::statement::verdict;
-use super::{Style, value};
+use super::{Quoted, Style, value};
 use crate::name::Name;
 use crate::ruleset::{Elements, MapEntry, Set};
 use crate::value::{Datatype, Key, Value};
@@ -23,7 +23,7 @@ pub(super) fn set(f: &mut fmt::Formatter<'_>, name: &Name, set: &Set, style: Sty
         f.write_str("\t\tflags interval\n")?;
     }
     if let Some(comment) = &set.header.comment {
-        writeln!(f, "\t\tcomment \"{comment}\"")?;
+        writeln!(f, "\t\tcomment {}", Quoted(comment))?;
     }
     if !set.elements.is_empty() {
         f.write_str("\t\telements = { ")?;
@@ -113,7 +113,7 @@ fn entry(
 ) -> fmt::Result {
     self::key(f, types, key, style)?;
     if let Some(comment) = &entry.comment {
-        write!(f, " comment \"{comment}\"")?;
+        write!(f, " comment {}", Quoted(comment))?;
     }
     f.write_str(" : ")?;
     verdict(f, &entry.verdict)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Style, value};
+use super::{Quoted, Style, value};
 use crate::rule::{
     Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state,
 };
@@ -20,7 +20,7 @@ pub(crate) fn rule(f: &mut fmt::Formatter<'_>, rule: &Rule, style: Style) -> fmt
         self::statement(f, statement, style)?;
     }
     if let Some(comment) = &rule.comment {
-        write!(f, " comment \"{comment}\"")?;
+        write!(f, " comment {}", Quoted(comment))?;
     }
     Ok(())
 }
@@ -40,7 +40,10 @@ fn statement(f: &mut fmt::Formatter<'_>, statement: &Statement, style: Style) ->
         }
         Statement::TcpFlags { mask, op, value } => {
             f.write_str("tcp flags ")?;
-            tcp_flags(f, *mask, *op, *value)
+            match style {
+                Style::List => listed_flags(f, *mask, *op, *value),
+                Style::Script => masked_flags(f, *mask, *op, *value),
+            }
         }
         Statement::CtState(bits) => {
             f.write_str("ct state ")?;
@@ -68,7 +71,7 @@ fn statement(f: &mut fmt::Formatter<'_>, statement: &Statement, style: Style) ->
         Statement::Log { group, prefix } => {
             f.write_str("log ")?;
             if let Some(prefix) = prefix {
-                write!(f, "prefix \"{prefix}\" ")?;
+                write!(f, "prefix {} ", Quoted(prefix))?;
             }
             write!(f, "group {group}")
         }
@@ -147,8 +150,9 @@ const fn unit_name(unit: LimitUnit) -> &'static str {
     }
 }
 
-/// nft has a form for each of: all bits looked at, none of the bits, any of the bits, just one bit, and the rest.
-fn tcp_flags(
+/// nft lists in a form of its own each of: all bits looked at, none of the bits, any of the bits, just one bit, and the
+/// rest. It does not load all that it lists.
+fn listed_flags(
     f: &mut fmt::Formatter<'_>,
     mask: TcpFlags,
     op: Operator,
@@ -160,35 +164,61 @@ fn tcp_flags(
     match (mask.0, value.0) {
         (0xff, _) if single => {
             write!(f, "{sign} ")?;
-            flags(f, value)
+            flags(f, value, ",")
         }
         (0xff, bits) => write!(f, "{sign} {bits:#x}"),
         (_, 0) => {
             f.write_str(if unequal { "" } else { "! " })?;
-            flags(f, mask)
+            flags(f, mask, ",")
         }
         (mask_bits, bits) if mask_bits == bits && single => {
             f.write_str("& ")?;
-            flags(f, mask)?;
+            flags(f, mask, ",")?;
             write!(f, " {sign} ")?;
-            flags(f, value)
+            flags(f, value, ",")
         }
         _ => {
             f.write_str(if unequal { "!= " } else { "" })?;
-            flags(f, value)?;
+            flags(f, value, ",")?;
             f.write_str(" / ")?;
-            flags(f, mask)
+            flags(f, mask, ",")
         }
     }
 }
 
-fn flags(f: &mut fmt::Formatter<'_>, flags: TcpFlags) -> fmt::Result {
+/// The one form that says it all.
+fn masked_flags(
+    f: &mut fmt::Formatter<'_>,
+    mask: TcpFlags,
+    op: Operator,
+    value: TcpFlags,
+) -> fmt::Result {
+    let sign = if op == Operator::Neq { "!=" } else { "==" };
+    f.write_str("& ")?;
+    operand(f, mask)?;
+    write!(f, " {sign} ")?;
+    operand(f, value)
+}
+
+fn operand(f: &mut fmt::Formatter<'_>, bits: TcpFlags) -> fmt::Result {
+    match bits.0.count_ones() {
+        0 => f.write_str("0x0"),
+        1 => flags(f, bits, ""),
+        _ => {
+            f.write_str("(")?;
+            flags(f, bits, " | ")?;
+            f.write_str(")")
+        }
+    }
+}
+
+fn flags(f: &mut fmt::Formatter<'_>, flags: TcpFlags, separator: &str) -> fmt::Result {
     const NAMES: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"];
     let set = NAMES
         .iter()
         .enumerate()
         .filter(|(bit, _)| flags.0 >> bit & 1 == 1);
-    commas(f, set.map(|(_, name)| *name))
+    separated(f, set.map(|(_, name)| *name), separator)
 }
 
 fn ct_states(f: &mut fmt::Formatter<'_>, bits: u32) -> fmt::Result {
@@ -200,12 +230,16 @@ fn ct_states(f: &mut fmt::Formatter<'_>, bits: u32) -> fmt::Result {
         (ct_state::UNTRACKED, "untracked"),
     ];
     let set = NAMES.iter().filter(|(bit, _)| bits & bit != 0);
-    commas(f, set.map(|(_, name)| *name))
+    separated(f, set.map(|(_, name)| *name), ",")
 }
 
-fn commas<'a>(f: &mut fmt::Formatter<'_>, mut words: impl Iterator<Item = &'a str>) -> fmt::Result {
+fn separated<'a>(
+    f: &mut fmt::Formatter<'_>,
+    mut words: impl Iterator<Item = &'a str>,
+    separator: &str,
+) -> fmt::Result {
     if let Some(first) = words.next() {
         f.write_str(first)?;
     }
-    words.try_for_each(|word| write!(f, ",{word}"))
+    words.try_for_each(|word| write!(f, "{separator}{word}"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Style, names, set, statement};
+use super::{Quoted, Style, names, set, statement};
 use crate::name::Name;
 use crate::ruleset::{BaseChain, Chain, ChainPolicy, Counter, Family, Hook, Table, TableId};
 
@@ -14,7 +14,7 @@ pub(super) fn table(
 ) -> fmt::Result {
     writeln!(f, "table {id} {{")?;
     if let Some(comment) = &table.comment {
-        writeln!(f, "\tcomment \"{comment}\"")?;
+        writeln!(f, "\tcomment {}", Quoted(comment))?;
     }
     let mut first = true;
     let mut separate = |f: &mut fmt::Formatter<'_>| {
@@ -38,7 +38,7 @@ pub(super) fn table(
 fn counter(f: &mut fmt::Formatter<'_>, name: &Name, counter: &Counter) -> fmt::Result {
     writeln!(f, "\tcounter {name} {{")?;
     if let Some(comment) = &counter.comment {
-        writeln!(f, "\t\tcomment \"{comment}\"")?;
+        writeln!(f, "\t\tcomment {}", Quoted(comment))?;
     }
     f.write_str("\t}\n")
 }
@@ -52,7 +52,7 @@ fn chain(
 ) -> fmt::Result {
     writeln!(f, "\tchain {name} {{")?;
     if let Some(comment) = &chain.comment {
-        writeln!(f, "\t\tcomment \"{comment}\"")?;
+        writeln!(f, "\t\tcomment {}", Quoted(comment))?;
     }
     if let Some(base) = &chain.base {
         f.write_str("\t\t")?;

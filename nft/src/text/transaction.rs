@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Shown, Style, set, statement, table};
+use super::{Quoted, Shown, Style, set, statement, table};
 use crate::name::Comment;
 use crate::ruleset::{Elements, SetHeader};
 use crate::transaction::{Op, Transaction};
@@ -65,6 +65,8 @@ fn set_word(kind: &Elements) -> &'static str {
 }
 
 /// The transaction as a script for `nft -f`: one command an operation, one line a command.
+///
+/// What must not exist yet is made with `create`, except counters, for which nft's grammar has only `add`.
 impl fmt::Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ops.iter().try_for_each(|op| {
@@ -76,16 +78,21 @@ impl fmt::Display for Transaction {
 
 fn command(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
     match op {
-        Op::AddTable { comment, .. } => {
-            write!(f, "{op}")?;
+        Op::AddTable { table, comment } => {
+            write!(f, "create table {table}")?;
             braced_comment(f, comment.as_ref())
         }
         Op::AddCounter { counter, .. } => {
             write!(f, "{op}")?;
             braced_comment(f, counter.comment.as_ref())
         }
-        Op::AddSet { header, kind, .. } => {
-            write!(f, "{op} {{ type ")?;
+        Op::AddSet {
+            table,
+            name,
+            header,
+            kind,
+        } => {
+            write!(f, "create {} {table} {name} {{ type ", set_word(kind))?;
             set::set_type(f, &header.key, kind)?;
             f.write_str("; ")?;
             if let Elements::Ranges(_) = kind {
@@ -100,7 +107,7 @@ fn command(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
             header,
             elements,
         } => {
-            write!(f, "add element {table} {name} {{ ")?;
+            write!(f, "create element {table} {name} {{ ")?;
             set::elements(f, &header.key, elements, Style::Script, None)?;
             f.write_str(" }")
         }
@@ -116,11 +123,11 @@ fn command(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
         }
         Op::AddChain {
             table,
+            name,
             base,
             comment,
-            ..
         } => {
-            write!(f, "{op}")?;
+            write!(f, "create chain {table} {name}")?;
             let Some(base) = base else {
                 return braced_comment(f, comment.as_ref());
             };
@@ -166,7 +173,7 @@ fn braced_comment(f: &mut fmt::Formatter<'_>, comment: Option<&Comment>) -> fmt:
 
 fn comment(f: &mut fmt::Formatter<'_>, comment: Option<&Comment>) -> fmt::Result {
     match comment {
-        Some(comment) => write!(f, "comment \"{comment}\"; "),
+        Some(comment) => write!(f, "comment {}; ", Quoted(comment)),
         None => Ok(()),
     }
 }

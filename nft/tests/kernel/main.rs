@@ -1,5 +1,10 @@
 //! The kernel as a dataplane, each test in a network namespace of its own. They need root.
 
+// Clippy knows the functions marked as tests, not those they call.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agree;
+mod consistency;
 mod errors;
 mod foreign;
 mod intervals;
@@ -7,4 +12,5 @@ mod lab;
 mod listing;
 mod random;
 mod roundtrip;
+mod samples;
 mod scale;

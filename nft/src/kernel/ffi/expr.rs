@@ -146,10 +146,7 @@ fn make(expr: &Expr) -> io::Result<New> {
             .u32(sys::NFTNL_EXPR_LIMIT_TYPE, libc::NFT_LIMIT_PKTS as u32)
             .u32(sys::NFTNL_EXPR_LIMIT_FLAGS, 0),
         Expr::Log { group, prefix } => {
-            let log = New::named(c"log")?
-                .u16(sys::NFTNL_EXPR_LOG_GROUP, *group)
-                .u32(sys::NFTNL_EXPR_LOG_SNAPLEN, 0)
-                .u16(sys::NFTNL_EXPR_LOG_QTHRESHOLD, 0);
+            let log = New::named(c"log")?.u16(sys::NFTNL_EXPR_LOG_GROUP, *group);
             match prefix {
                 Some(prefix) if prefix.as_str().len() > MAX_LOG_PREFIX => {
                     return Err(invalid("a log prefix has at most 127 bytes"));
@@ -355,7 +352,7 @@ impl Read {
                 }
             }
             "log" => {
-                let defaults = self.u32(sys::NFTNL_EXPR_LOG_SNAPLEN).unwrap_or(0) == 0
+                let defaults = !self.is_set(sys::NFTNL_EXPR_LOG_SNAPLEN)
                     && self.u16(sys::NFTNL_EXPR_LOG_QTHRESHOLD).unwrap_or(0) == 0
                     && !self.is_set(sys::NFTNL_EXPR_LOG_LEVEL)
                     && !self.is_set(sys::NFTNL_EXPR_LOG_FLAGS);

@@ -68,42 +68,51 @@ macro_rules! kind {
         $(#[$doc])*
         pub(super) enum $kind {}
 
-        // SAFETY: each function hands its arguments on to the libnftnl function of the same meaning, whose contract
-        // the caller in `Object` keeps.
+        // Each function hands its arguments on to libnftnl's function of the same meaning.
         impl Kind for $kind {
             type Raw = sys::$raw;
             unsafe fn alloc() -> *mut Self::Raw {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$alloc() }
             }
             unsafe fn free(object: *mut Self::Raw) {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$free(object) }
             }
             unsafe fn is_set(object: *mut Self::Raw, attr: u16) -> bool {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$is_set(object, attr) }
             }
             unsafe fn set_text(object: *mut Self::Raw, attr: u16, text: *const c_char) {
-                // Whether it could be copied is seen by reading it back.
+                // SAFETY: the caller keeps libnftnl's contract. Whether it could be copied is seen by reading it back.
                 let _ = unsafe { sys::$set_text(object, attr, text) };
             }
             unsafe fn set_u32(object: *mut Self::Raw, attr: u16, value: u32) {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$set_u32(object, attr, value) }
             }
             unsafe fn set_data(object: *mut Self::Raw, attr: u16, data: *const c_void, len: u32) {
+                // SAFETY: the caller keeps libnftnl's contract.
                 let _ = unsafe { sys::$set_data(object, attr, data, len) };
             }
             unsafe fn text(object: *mut Self::Raw, attr: u16) -> *const c_char {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$text(object, attr) }
             }
             unsafe fn u32(object: *mut Self::Raw, attr: u16) -> u32 {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$u32(object, attr) }
             }
             unsafe fn data(object: *mut Self::Raw, attr: u16, len: *mut u32) -> *const c_void {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$data(object, attr, len) }
             }
             unsafe fn build(message: *mut nlmsghdr, object: *mut Self::Raw) {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$build(message, object) }
             }
             unsafe fn parse(message: *const nlmsghdr, object: *mut Self::Raw) -> c_int {
+                // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$parse(message, object) }
             }
         }

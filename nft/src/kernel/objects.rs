@@ -1,0 +1,258 @@
+//! Tables, chains, sets and counters as libnftnl's objects, and back.
+
+use std::io;
+
+use nftnl::nftnl_sys::libc;
+
+use super::elements;
+use super::expr::OBJECT_COUNTER;
+use super::ffi::{self, Object};
+use super::userdata;
+use crate::name::{Comment, Name};
+use crate::ruleset::{
+    BaseChain, Chain, ChainPolicy, Elements, Family, Hook, Set, SetHeader, TableId,
+};
+use crate::value::Datatype;
+
+/// `NFT_SET_CONCAT`.
+const SET_CONCAT: u32 = 0x80;
+/// The data type of a verdict map: `NFT_DATA_VERDICT`.
+const DATA_VERDICT: u32 = 0xffff_ff00;
+/// Bits that one type takes in a concatenation's key type, in nft.
+const TYPE_BITS: u32 = 6;
+
+/// nft's number for a type, which the kernel keeps for it.
+const fn type_number(datatype: Datatype) -> u32 {
+    match datatype {
+        Datatype::Ipv4Addr => 7,
+        Datatype::Ipv6Addr => 8,
+        Datatype::EtherType => 10,
+        Datatype::InetProto => 12,
+        Datatype::InetService => 13,
+        Datatype::IcmpType => 14,
+        Datatype::Icmpv6Type => 29,
+        Datatype::IfName => 41,
+    }
+}
+
+/// `NFPROTO_*`.
+pub(super) const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Inet => libc::NFPROTO_INET as u8,
+        Family::Bridge => libc::NFPROTO_BRIDGE as u8,
+    }
+}
+
+/// `NF_INET_*`, which `NF_BR_*` equal.
+const fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
+        Hook::Input => libc::NF_INET_LOCAL_IN as u32,
+        Hook::Forward => libc::NF_INET_FORWARD as u32,
+        Hook::Output => libc::NF_INET_LOCAL_OUT as u32,
+        Hook::Postrouting => libc::NF_INET_POST_ROUTING as u32,
+    }
+}
+
+/// `NF_ACCEPT` or `NF_DROP`.
+const fn policy_number(policy: ChainPolicy) -> u32 {
+    match policy {
+        ChainPolicy::Accept => libc::NF_ACCEPT as u32,
+        ChainPolicy::Drop => libc::NF_DROP as u32,
+    }
+}
+
+pub(super) fn comment_data(comment: Option<&Comment>) -> io::Result<Option<Vec<u8>>> {
+    match comment {
+        Some(comment) if comment.is_foreign() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a foreign comment can be read but not written",
+        )),
+        Some(comment) => Ok(Some(userdata::of_comment(comment))),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn table_object(table: &TableId) -> io::Result<Object<ffi::Table>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::table::NAME, table.name.as_str())?;
+    Ok(object)
+}
+
+pub(super) fn counter_object(table: &TableId, name: &Name) -> io::Result<Object<ffi::Stateful>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::stateful::TABLE, table.name.as_str())?;
+    object.set_text(ffi::stateful::NAME, name.as_str())?;
+    object.set_u32(ffi::stateful::TYPE, OBJECT_COUNTER);
+    Ok(object)
+}
+
+pub(super) fn rule_object(table: &TableId, chain: &Name) -> io::Result<Object<ffi::Rule>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::rule::TABLE, table.name.as_str())?;
+    object.set_text(ffi::rule::CHAIN, chain.as_str())?;
+    Ok(object)
+}
+
+pub(super) fn chain_object(
+    table: &TableId,
+    name: &Name,
+    base: Option<BaseChain>,
+    comment: Option<&Comment>,
+) -> io::Result<Object<ffi::Chain>> {
+    let mut object = Object::new()?;
+    object.set_text(ffi::chain::TABLE, table.name.as_str())?;
+    object.set_text(ffi::chain::NAME, name.as_str())?;
+    if let Some(base) = base {
+        object.set_text(ffi::chain::TYPE, "filter")?;
+        object.set_u32(ffi::chain::HOOK, hook_number(base.hook));
+        object.set_u32(ffi::chain::PRIORITY, base.priority.cast_unsigned());
+        object.set_u32(ffi::chain::POLICY, policy_number(base.policy));
+    }
+    if let Some(data) = comment_data(comment)? {
+        object.set_bytes(ffi::chain::USER_DATA, &data)?;
+    }
+    Ok(object)
+}
+
+pub(super) fn set_object(
+    table: &TableId,
+    name: &Name,
+    header: &SetHeader,
+    kind: &Elements,
+    id: u32,
+) -> io::Result<Object<ffi::Set>> {
+    let len = elements::key_len(header)?;
+    if header.comment.as_ref().is_some_and(Comment::is_foreign) {
+        comment_data(header.comment.as_ref())?;
+    }
+    let types = header.key.iter();
+    let key_type = types.fold(0, |all, one| all << TYPE_BITS | type_number(*one));
+    let mut object = Object::<ffi::Set>::new()?;
+    object.set_text(ffi::set::TABLE, table.name.as_str())?;
+    object.set_text(ffi::set::NAME, name.as_str())?;
+    object.set_u32(ffi::set::KEY_TYPE, key_type);
+    object.set_u32(ffi::set::KEY_LEN, len as u32);
+    object.set_u32(ffi::set::ID, id);
+    let mut flags = 0;
+    match kind {
+        Elements::Keys(_) => {}
+        Elements::Ranges(_) => flags |= libc::NFT_SET_INTERVAL as u32,
+        Elements::Verdicts(_) => {
+            flags |= libc::NFT_SET_MAP as u32;
+            object.set_u32(ffi::set::DATA_TYPE, DATA_VERDICT);
+        }
+    }
+    if header.key.len() > 1 && matches!(kind, Elements::Ranges(_)) {
+        flags |= SET_CONCAT;
+        let lens: Vec<u8> = header.key.iter().map(|field| field.len() as u8).collect();
+        object.set_field_lens(&lens)?;
+    }
+    object.set_u32(ffi::set::FLAGS, flags);
+    let data = userdata::of_set(&header.key, header.comment.as_ref());
+    object.set_bytes(ffi::set::USER_DATA, &data)?;
+    Ok(object)
+}
+
+/// `NFT_CHAIN_BASE`, which the kernel may report of a base chain.
+const CHAIN_BASE: u32 = 1;
+/// `NFT_CHAIN_BINDING`: the chain belongs to a rule.
+pub(super) const CHAIN_BINDING: u32 = 4;
+
+pub(super) fn chain(object: &Object<ffi::Chain>, flags: u32) -> Chain {
+    let data = object.bytes(ffi::chain::USER_DATA);
+    let mut chain = Chain {
+        comment: data.and_then(userdata::comment),
+        ..Chain::default()
+    };
+    let mut foreign = (flags & !CHAIN_BASE != 0).then(|| format!("chain flags {flags:#x}"));
+    if let Some(number) = object.u32(ffi::chain::HOOK) {
+        let hook = [
+            Hook::Prerouting,
+            Hook::Input,
+            Hook::Forward,
+            Hook::Output,
+            Hook::Postrouting,
+        ]
+        .into_iter()
+        .find(|hook| hook_number(*hook) == number);
+        let number = object.u32(ffi::chain::POLICY).unwrap_or_default();
+        let policy = [ChainPolicy::Accept, ChainPolicy::Drop]
+            .into_iter()
+            .find(|policy| policy_number(*policy) == number);
+        let kind = object.text(ffi::chain::TYPE).unwrap_or_default();
+        match (hook, policy) {
+            (Some(hook), Some(policy)) if kind == "filter" => {
+                let priority = object.u32(ffi::chain::PRIORITY).unwrap_or_default();
+                chain.base = Some(BaseChain {
+                    hook,
+                    priority: priority.cast_signed(),
+                    policy,
+                });
+            }
+            _ => foreign = Some(format!("a chain of type {kind} at another hook or so")),
+        }
+    }
+    if let Some(reason) = foreign {
+        chain.comment = Some(Comment::foreign(&reason));
+    }
+    chain
+}
+
+/// A set without its elements, the kind of which is told.
+pub(super) fn set(object: &Object<ffi::Set>, flags: u32) -> Set {
+    const INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
+    const MAP: u32 = libc::NFT_SET_MAP as u32;
+    let data = object.bytes(ffi::set::USER_DATA);
+    let mut header = SetHeader {
+        key: Vec::new(),
+        comment: data.and_then(userdata::set_comment),
+    };
+    let verdicts = object.u32(ffi::set::DATA_TYPE) == Some(DATA_VERDICT);
+    // Later versions of nft mark every concatenation, the kernel does not care.
+    let kind = match flags & !SET_CONCAT {
+        0 => Some(Elements::Keys(imbl::OrdSet::new())),
+        INTERVAL => Some(Elements::Ranges(imbl::OrdMap::new())),
+        MAP if verdicts => Some(Elements::Verdicts(imbl::OrdMap::new())),
+        _ => None,
+    };
+    header.key = datatypes(object.u32(ffi::set::KEY_TYPE).unwrap_or(0)).unwrap_or_default();
+    let key_len = object.u32(ffi::set::KEY_LEN);
+    let fits = elements::key_len(&header).is_ok_and(|len| Some(len as u32) == key_len);
+    let sized = object.u32(ffi::set::SIZE).is_some_and(|size| size != 0);
+    let reason = match &kind {
+        None => Some(format!("set flags {flags:#x}")),
+        Some(_) if !fits => Some("a key of another type".to_owned()),
+        Some(_) if sized => Some("a set of limited size".to_owned()),
+        Some(_) => None,
+    };
+    if let Some(reason) = reason {
+        header.comment = Some(Comment::foreign(&reason));
+    }
+    Set {
+        header,
+        elements: kind.unwrap_or(Elements::Keys(imbl::OrdSet::new())),
+    }
+}
+
+/// The types of a set's key, last one in the lowest bits.
+fn datatypes(mut number: u32) -> Option<Vec<Datatype>> {
+    let all = [
+        Datatype::Ipv4Addr,
+        Datatype::Ipv6Addr,
+        Datatype::InetProto,
+        Datatype::InetService,
+        Datatype::EtherType,
+        Datatype::IfName,
+        Datatype::IcmpType,
+        Datatype::Icmpv6Type,
+    ];
+    let mut types = Vec::new();
+    while number != 0 {
+        let low = number & ((1 << TYPE_BITS) - 1);
+        types.push(all.into_iter().find(|one| type_number(*one) == low)?);
+        number >>= TYPE_BITS;
+    }
+    types.reverse();
+    Some(types)
+}
