@@ -3,6 +3,8 @@
 //! In a `console` block, `$ ` begins a command; what follows, up to the next one, is what it prints. A line that is only
 //! `…` stands for any lines, and `…` within a line for any text.
 
+#![allow(clippy::unwrap_used)] // a test may stop
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

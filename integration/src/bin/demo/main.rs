@@ -5,7 +5,7 @@
 //!
 //! - [`shop`]: the lab and its Service
 //! - [`connections`]: who asks whom, measured, as a table
-//! - [`expected`]: what the policies say about them
+//! - [`policies`]: what the policies say about them
 //! - [`daemons`]: `selvedge run` on each node
 //! - [`chains`]: a pod's chains as nft lists them
 //! - [`edit`]: a policy edited under traffic
@@ -19,8 +19,8 @@ mod connections;
 mod daemons;
 mod edit;
 mod ending;
-mod expected;
 mod machine;
+mod policies;
 mod shop;
 mod story;
 
@@ -114,7 +114,7 @@ fn tell(program: &Path, examples: &Path) -> Result<(), Failure> {
     }
     let after = connections.measure()?;
     story.text(&after.table(&story));
-    after.expect(expected::allowed)?;
+    after.expect(|question| policies::allow(&shop.index, question))?;
     story.say(&format!("All {count} answers are what the policies say."));
 
     story.chapter("3. What the kernel was told about shop/db-0");

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use selvedge::index::Index;
 use selvedge_lab::{Host, Lab, Protocol, Service, stage};
 use tempfile::TempDir;
 
@@ -29,6 +30,8 @@ pub struct Shop {
     pub lab: Lab,
     /// The Service of the api.
     pub api: Api,
+    /// The cluster as the manifests describe it.
+    pub index: Index,
     manifests: TempDir,
 }
 
@@ -57,6 +60,7 @@ impl Shop {
         Ok(Self {
             lab,
             api,
+            index,
             manifests,
         })
     }
