@@ -6,6 +6,7 @@
 //! - [`shop`]: the lab and its Service
 //! - [`connections`]: who asks whom, measured, as a table
 //! - [`policies`]: what the policies say about them
+//! - [`why`]: what Selvedge says about a denied one
 //! - [`daemons`]: `selvedge run` on each node
 //! - [`chains`]: a pod's chains as nft lists them
 //! - [`edit`]: a policy edited under traffic
@@ -23,6 +24,7 @@ mod machine;
 mod policies;
 mod shop;
 mod story;
+mod why;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -117,13 +119,16 @@ fn tell(program: &Path, examples: &Path) -> Result<(), Failure> {
     after.expect(|question| policies::allow(&shop.index, question))?;
     story.say(&format!("All {count} answers are what the policies say."));
 
-    story.chapter("3. What the kernel was told about shop/db-0");
+    story.chapter("3. Why may shop/web-0 not reach the database?");
+    why::show(&story, &shop, &program)?;
+
+    story.chapter("4. What the kernel was told about shop/db-0");
     chains::show(&story, &shop.lab.pod("shop/db-0")?)?;
 
-    story.chapter("4. A policy edited under traffic");
+    story.chapter("5. A policy edited under traffic");
     edit::show(&shop, &mut daemons, &story)?;
 
-    story.chapter("5. The end");
+    story.chapter("6. The end");
     ending::show(&shop, daemons, &program, &kube_proxy, &story)?;
     drop(shop);
     machine.compare()?;

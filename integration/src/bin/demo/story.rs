@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use selvedge_lab::use_colour;
 
 /// The width that nothing exceeds.
-const WIDTH: usize = 100;
+pub const WIDTH: usize = 100;
 
 /// Where it is printed, and whether in colour.
 pub struct Story {
@@ -67,6 +67,9 @@ impl Story {
 
 /// Breaks a line at spaces; the parts after the first are indented by its own indent and `more`.
 fn wrap(line: &str, width: usize, more: &str) -> Vec<String> {
+    if line.chars().count() <= width {
+        return vec![line.to_owned()];
+    }
     let own: String = line.chars().take_while(|c| *c == ' ').collect();
     let mut lines = Vec::new();
     let mut current = own.clone();
@@ -94,7 +97,7 @@ mod tests {
     #[test]
     fn long_lines_break_at_spaces_and_keep_their_indent() {
         assert_eq!(wrap("  one two three", 9, ".."), ["  one two", "  ..three"]);
-        assert_eq!(wrap("  short", 80, ".."), ["  short"]);
+        assert_eq!(wrap("  in   columns", 80, ".."), ["  in   columns"]);
         assert_eq!(wrap("", 80, ".."), [""]);
         assert_eq!(wrap("unbreakable", 4, ".."), ["unbreakable"]);
     }
