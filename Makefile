@@ -26,7 +26,8 @@ test: setup ## all tests
 	cargo test --workspace
 
 soak: setup ## the random tests, ten times as many
-	SELVEDGE_SOAK=1 cargo test --workspace --release agree
+	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test verdict_agrees
+	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
 
 lint: setup ## format, lints, documentation
 	cargo fmt --all --check
