@@ -136,12 +136,17 @@ impl Daemon {
             let said = contains(&state.stdout, text) || contains(&state.stderr, text);
             (said || state.exit.is_some()).then_some(said)
         });
-        if found == Some(true) {
-            return Ok(());
+        match found {
+            Some(true) => Ok(()),
+            _ => Err(self.silence(text, timeout)),
         }
+    }
+
+    /// That it did not say `text`, and what it said last.
+    fn silence(&self, text: &str, timeout: Duration) -> Error {
         let stderr = self.stderr();
         let last: Vec<_> = stderr.lines().rev().take(3).collect();
-        Err(Error::Timeout {
+        Error::Timeout {
             what: format!(
                 "{:?} from {}; it said: {}",
                 text,
@@ -149,7 +154,34 @@ impl Daemon {
                 last.into_iter().rev().collect::<Vec<_>>().join(" | ")
             ),
             after: timeout,
-        })
+        }
+    }
+
+    /// How many bytes it has written to standard error so far.
+    pub fn said(&self) -> usize {
+        self.shared.lock().stderr.len()
+    }
+
+    /// Waits until what it writes to standard error after the first `mark` bytes contains `text`; the answer is how
+    /// many bytes there are up to its end.
+    ///
+    /// # Errors
+    /// As [`wait_for_output`](Self::wait_for_output).
+    pub fn wait_for_output_after(
+        &self,
+        mark: usize,
+        text: &str,
+        timeout: Duration,
+    ) -> Result<usize, Error> {
+        let found = self.shared.wait(timeout, |state| {
+            let new = state.stderr.get(mark..).unwrap_or_default();
+            let at = new
+                .windows(text.len().max(1))
+                .position(|w| w == text.as_bytes());
+            let end = at.map(|at| mark + at + text.len());
+            (end.is_some() || state.exit.is_some()).then_some(end)
+        });
+        found.flatten().ok_or_else(|| self.silence(text, timeout))
     }
 
     /// Sends a signal; nothing happens when it has ended already.

@@ -17,10 +17,18 @@ use selvedge_nft::{Committed, Dataplane, IfName, Kernel, Ruleset, diff};
 
 use crate::daemon::Daemon;
 use crate::error::Error;
+use crate::netns::NsCommand;
 use crate::topology::Lab;
 use crate::topology::builder::{LabBuilder, NodeSpec};
 use crate::topology::node::Node;
 use crate::topology::pod::PodSpec;
+
+mod manifests;
+
+pub use manifests::{Manifests, PodManifest, namespace, node, policy};
+
+/// How long a daemon may take to enforce what it was told.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The index of the manifests in a file or directory.
 ///
@@ -113,20 +121,51 @@ pub fn program(node: &Node, ruleset: &Ruleset) -> Result<Committed, Error> {
     Ok(committed)
 }
 
-/// Starts `selvedge run` on a node and waits for its first commit.
+/// `selvedge run` on a node, for these manifests.
+///
+/// # Errors
+/// When it can't be built.
+pub fn run_command(node: &Node, manifests: &Path) -> Result<NsCommand, Error> {
+    let command = selvedge(node)?
+        .args(["run", "--node", node.name(), "--source"])
+        .arg(manifests);
+    Ok(command)
+}
+
+/// `selvedge` in a node's namespace, without arguments yet.
+///
+/// # Errors
+/// When it can't be built.
+pub fn selvedge(node: &Node) -> Result<NsCommand, Error> {
+    Ok(node.netns().command(binary()?).env("SELVEDGE_LOG", "info"))
+}
+
+/// Starts `selvedge run` on a node and waits until it enforces.
 ///
 /// # Errors
 /// When it ends, or does not commit.
 pub fn daemon(node: &Node, manifests: &Path) -> Result<Daemon, Error> {
-    let daemon = node
-        .netns()
-        .command(binary()?)
-        .args(["run", "--node", node.name(), "--source"])
-        .arg(manifests)
-        .daemon()?;
-    // "in force" is said whether or not the first commit had anything to send.
-    daemon.wait_for_output("in force", Duration::from_secs(20))?;
+    let daemon = run_command(node, manifests)?.daemon()?;
+    // Said whether or not the first commit had anything to send.
+    daemon.wait_for_output("the policies are in force", PATIENCE)?;
     Ok(daemon)
+}
+
+/// Makes an edit and waits until each of the daemons has committed what follows from it.
+///
+/// # Errors
+/// The edit's own, and when one of them commits nothing.
+pub fn committed(
+    daemons: &[&Daemon],
+    edit: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let marks: Vec<usize> = daemons.iter().map(|daemon| daemon.said()).collect();
+    edit()?;
+    daemons.iter().zip(marks).try_for_each(|(daemon, mark)| {
+        daemon
+            .wait_for_output_after(mark, "committed: ", PATIENCE)
+            .map(drop)
+    })
 }
 
 /// The daemon's binary, built if need be in the profile that this program was built in.

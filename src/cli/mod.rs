@@ -7,6 +7,7 @@ mod can;
 mod cleanup;
 mod completion;
 mod log;
+mod manifests;
 mod matrix;
 mod node_setup;
 mod question;

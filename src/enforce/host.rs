@@ -87,6 +87,9 @@ pub fn find(links: &[Link], pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> 
             bridge.name
         ));
     }
+    if pod_cidrs.is_empty() {
+        warnings.push("the node's pod CIDR is not known: pods can reach one another by its broadcast address; give the Node with spec.podCIDR".to_owned());
+    }
     let mut name = |link: &Link| match IfName::new(&link.name) {
         Ok(name) => Some(name),
         Err(error) => {
@@ -203,6 +206,7 @@ mod tests {
     fn a_named_bridge_is_taken_wherever_it_is() {
         let found = find(&node(), &[], Some(&name("docker0")));
         assert_eq!(found.host.unwrap().ports, BTreeSet::from([name("vethd")]));
+        assert!(found.warnings[0].contains("broadcast"));
         let found = find(&node(), &[], Some(&name("br9")));
         assert_eq!(found.host, None);
         assert!(found.warnings[0].contains("br9"), "{:?}", found.warnings);

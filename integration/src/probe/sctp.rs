@@ -7,8 +7,9 @@ const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 const ABORT: u8 = 6;
-/// ABORT's T bit: the verification tag is the peer's own, reflected.
-const TAG_REFLECTED: u8 = 1;
+/// ABORT without the T bit: its verification tag is the INIT's, as RFC 9260, 8.4 (3) wants it. With the bit conntrack
+/// takes the packet for invalid, and no answer to anything.
+const TAG_NOT_REFLECTED: u8 = 0;
 const STATE_COOKIE: u16 = 7;
 
 /// The packets this module knows.
@@ -49,7 +50,7 @@ impl Packet {
         match &self.chunk {
             Chunk::Init { tag } => put_init(&mut bytes, INIT, *tag, None),
             Chunk::InitAck { tag, cookie } => put_init(&mut bytes, INIT_ACK, *tag, Some(cookie)),
-            Chunk::Abort => bytes.extend([ABORT, TAG_REFLECTED, 0, 4]),
+            Chunk::Abort => bytes.extend([ABORT, TAG_NOT_REFLECTED, 0, 4]),
         }
         // RFC 9260, appendix A: the checksum is sent least significant byte first.
         let checksum = CRC32C.checksum(&bytes).to_le_bytes();

@@ -31,7 +31,13 @@ fn unreachable(doing: &'static str) -> impl Fn(io::Error) -> DataplaneError {
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub(super) fn open() -> Result<Self, DataplaneError> {
-        let raw = RawSocket::open().map_err(unreachable("opening a netlink socket"))?;
+        let raw = RawSocket::open().map_err(|source| {
+            let doing = match source.raw_os_error() {
+                Some(libc::EPROTONOSUPPORT) => "this kernel has no nfnetlink",
+                _ => "opening a netlink socket",
+            };
+            DataplaneError::Unreachable { doing, source }
+        })?;
         let set_up = unreachable("setting up the netlink socket");
         fcntl(raw.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
             .map_err(|errno| set_up(errno.into()))?;
