@@ -4,6 +4,7 @@
 //!  YAML directory ─ source ─ Event ─ index ─ compile ─ Ruleset ─ diff ─ Transaction ─ Dataplane
 //!                              │       │    (pure)       (selvedge-nft)                ├ kernel
 //!                           cluster  policy                                            └ text (render)
+//!                                      └ verdict (pure): may this connection pass, and why
 //! ```
 //!
 //! - [`source`]: where objects come from: files of manifests, watched
@@ -11,6 +12,7 @@
 //! - [`policy`]: the one policy form, and the dialects that lower into it
 //! - [`index`]: who selects whom, kept as events come
 //! - [`compile`]: the index's nftables ruleset for one node
+//! - [`verdict`]: whether a connection passes, by the policies and by the compiled ruleset, which must agree
 //! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
 //! - [`cli`]: the command line, one file a subcommand
 

@@ -3,19 +3,24 @@
 //! Each case is a random cluster; of each ordered pair of addresses in it (pods, nodes, outsiders, addresses that nobody
 //! has or that pods share) some protocols and ports are drawn. `SELVEDGE_SOAK=1` does ten times as many.
 
+#![allow(clippy::unwrap_used)] // a test may stop
+
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use selvedge::arbitrary::{NODES, PROBES, World, world};
 use selvedge::cluster::Text;
-use selvedge::cluster::object::Object;
+use selvedge::cluster::object::{Object, Pod};
 use selvedge::cluster::port::Protocol;
 use selvedge::compile::{Host, compile};
 use selvedge::index::Index;
+use selvedge::verdict::endpoint::addresses as addresses_of;
 use selvedge::verdict::journey::{Journey, NodeRules, journey};
 use selvedge::verdict::packet::{Packet, TransportHeader};
+use selvedge::verdict::reach::Reach;
 use selvedge::verdict::{Connection, Owner, Transport, Verdict, evaluate};
 use selvedge_nft::{IfName, Ruleset, TcpFlags, ct_state};
 
@@ -112,8 +117,7 @@ fn addresses(world: &World, v4: bool) -> Vec<IpAddr> {
 }
 
 /// A number that depends on nothing but its arguments, so that a smaller cluster draws the same for a pair it still has.
-fn draw(seed: u64, pair: (IpAddr, IpAddr), n: u64) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
+fn draw(seed: u64, pair: impl Hash, n: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     (seed, pair, n).hash(&mut hasher);
     hasher.finish()
@@ -228,9 +232,46 @@ fn compare_later_packets(
     Ok(())
 }
 
+/// All ports of a pair at once are those that are allowed one by one, on any address.
+fn compare_reach(index: &Index, seed: u64) -> Result<(), TestCaseError> {
+    let mut reach = Reach::new(index);
+    let members: Vec<_> = index.pods().map(|pod| reach.member(pod)).collect();
+    for from in &members {
+        for to in members.iter().filter(|to| !std::ptr::eq(from.pod, to.pod)) {
+            let ports = reach.allowed(from, to);
+            for n in 0..3 {
+                let name = |pod: &Pod| format!("{}/{}", pod.namespace, pod.name);
+                let names = (name(from.pod), name(to.pod));
+                let transport = transport(draw(seed, &names, n));
+                let Some((protocol, port)) = transport.port() else {
+                    continue;
+                };
+                let mut allowed = false;
+                for from in addresses_of(index, from.pod).iter() {
+                    for to in addresses_of(index, to.pod).iter() {
+                        let connection = Connection::new(from, to, transport);
+                        allowed |= connection.is_ok_and(|c| evaluate(index, &c).allowed());
+                    }
+                }
+                prop_assert_eq!(
+                    ports.contains(protocol, port),
+                    allowed,
+                    "{:?} {}: {}\n{:#?}",
+                    names,
+                    transport,
+                    ports,
+                    index.policies().collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check(world: &World, seed: u64) -> Result<(), TestCaseError> {
     let compiled = Compiled::new(world);
     let nodes = compiled.nodes();
+    compare_reach(&compiled.index, seed)?;
     for v4 in [true, false] {
         let addresses = addresses(world, v4);
         for from in &addresses {

@@ -176,19 +176,14 @@ fn a_node_that_is_not_there_is_named_with_those_that_are() -> Result<(), Error> 
         .args(["render", "--node", "node-7"])
         .arg(manifests.path());
     fails(render, 2, &["node-7", "node-1"])?;
-    // A daemon's node may come later.
-    let daemon = stage::selvedge(&node)?
+    let before = node.nft_ruleset()?;
+    let run = stage::selvedge(&node)?
         .args(["run", "--node", "node-7", "--source"])
-        .arg(manifests.path())
-        .daemon()?;
-    daemon.wait_for_output(
-        "there is no Node node-7 in the source; it has node-1",
-        PATIENCE,
-    )?;
-    let renamed = stage::node(1).replace("name: node-1", "name: node-7");
-    let mark = daemon.said();
-    manifests.put("more.yaml", renamed)?;
-    daemon.wait_for_output_after(mark, "no longer so: there is no Node node-7", PATIENCE)?;
+        .arg(manifests.path());
+    fails(run, 2, &["node-7", "node-1"])?;
+    let nowhere = stage::selvedge(&node)?.args(["run", "--node", "node-1", "--source", "/nowhere"]);
+    fails(nowhere, 2, &["/nowhere"])?;
+    assert_eq!(node.nft_ruleset()?, before);
     Ok(())
 }
 

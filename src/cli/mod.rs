@@ -3,12 +3,18 @@
 //! Results go to stdout; problems, one line each, and the log go to stderr. Exit codes: 0 done (or yes), 1 findings
 //! (or no), 2 bad usage or input, 3 the kernel can't be reached.
 
+mod can;
 mod cleanup;
 mod completion;
 mod log;
+mod manifests;
+mod matrix;
 mod node_setup;
+mod question;
 mod render;
 mod run;
+mod terminal;
+mod why;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -22,11 +28,14 @@ const EXAMPLES: &str = "\
 Examples:
   selvedge render ./examples --node node-a            what node-a would enforce, as an nft script
   selvedge render ./examples --node node-a | nft -c -f -
+  selvedge can shop/web-0 shop/db-0 --port tcp/5432 -f ./examples      may it? exit code 0 or 1
+  selvedge why shop/web-0 shop/db-0 --port tcp/5432 -f ./examples      and which policy says so?
+  selvedge matrix -f ./examples                       who reaches whom
   selvedge node-setup                                 once a node: bridged packets meet netfilter
   selvedge run --source ./examples --node node-a      enforce, and follow every edit
   selvedge cleanup                                    stop enforcing
 
-Exit codes: 0 done, 1 findings, 2 bad usage or input, 3 the kernel can't be reached.";
+Exit codes: 0 done or yes, 1 findings or no, 2 bad usage or input, 3 the kernel can't be reached.";
 
 /// Enforces Kubernetes NetworkPolicy on a node, beside Flannel, with nftables.
 #[derive(Debug, Parser)]
@@ -41,6 +50,9 @@ struct Arguments {
 enum Command {
     Run(run::Run),
     Render(render::Render),
+    Can(can::Can),
+    Why(why::Why),
+    Matrix(matrix::Matrix),
     Cleanup(cleanup::Cleanup),
     NodeSetup(node_setup::NodeSetup),
     Completion(completion::Completion),
@@ -106,6 +118,9 @@ fn dispatch(command: Command) -> Result<Done, Failure> {
     match command {
         Command::Run(run) => run.execute(),
         Command::Render(render) => render.execute(),
+        Command::Can(can) => can.execute(),
+        Command::Why(why) => why.execute(),
+        Command::Matrix(matrix) => matrix.execute(),
         Command::Cleanup(cleanup) => cleanup.execute(),
         Command::NodeSetup(setup) => setup.execute(),
         Command::Completion(completion) => completion.execute(),

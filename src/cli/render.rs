@@ -1,19 +1,16 @@
 //! `selvedge render`.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use selvedge_nft::IfName;
 
-use super::{Done, Failure, interface, print, warn};
+use super::{Done, Failure, interface, manifests, print, warn};
 use crate::cluster::Text;
-use crate::cluster::object::{Event, Object, ObjectKey};
+use crate::cluster::object::Event;
 use crate::compile::Compiler;
 use crate::enforce::host;
 use crate::index::Index;
-use crate::source::{Files, Snapshot};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,14 +37,12 @@ pub(super) struct Render {
 
 impl Render {
     pub(super) fn execute(self) -> Result<Done, Failure> {
-        let mut files = Files::new(&self.source);
-        let reading = files.read(Duration::ZERO).map_err(Failure::input)?;
-        let snapshot = reading.snapshot;
+        let snapshot = manifests::read(&self.source)?;
         for problem in &snapshot.problems {
             warn(problem);
         }
         let node = Text::from(self.node.as_str());
-        check_node(&snapshot, &node)?;
+        manifests::check_node(&snapshot, &node)?;
         let mut index = Index::new();
         for object in snapshot.objects() {
             index.apply(Event::Apply(object.clone()));
@@ -65,35 +60,4 @@ impl Render {
             false => Ok(Done::Findings),
         }
     }
-}
-
-/// A name that no node has is more likely misspelt than meant.
-fn check_node(snapshot: &Snapshot, node: &Text) -> Result<(), Failure> {
-    if snapshot.get(&ObjectKey::Node(node.clone())).is_some() {
-        return Ok(());
-    }
-    let mut names = BTreeSet::new();
-    for object in snapshot.objects() {
-        match object {
-            Object::Node(node) => {
-                names.insert(node.name.clone());
-            }
-            Object::Pod(pod) => names.extend(pod.node.clone()),
-            Object::Namespace(_) | Object::Policy(_) => {}
-        }
-    }
-    // Pods may stand on a node that nobody wrote down.
-    if names.contains(node) {
-        return Ok(());
-    }
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    Err(Failure::Input(match names.is_empty() {
-        true => format!(
-            "there is no node {node}: the input has no nodes; add a Node, or pods with spec.nodeName"
-        ),
-        false => format!(
-            "there is no node {node}; --node must be one of: {}",
-            names.join(", ")
-        ),
-    }))
 }

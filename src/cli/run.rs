@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use selvedge_nft::IfName;
 
-use super::{Done, Failure, interface, log};
+use super::{Done, Failure, interface, log, manifests};
+use crate::cluster::Text;
 use crate::enforce::{self, DaemonError, Settings};
 
 const EXAMPLES: &str = "\
@@ -36,6 +37,10 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> Result<Done, Failure> {
         self.log.install()?;
+        // A path or a name that is not there at the start is more likely misspelt than late.
+        let snapshot = manifests::read(&self.source)?;
+        manifests::check_node(&snapshot, &Text::from(self.node.as_str()))?;
+        drop(snapshot);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

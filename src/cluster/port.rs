@@ -50,7 +50,7 @@ impl fmt::Display for Protocol {
 }
 
 /// A container port with a name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
     /// The name; a pod may use it once a protocol.
     pub name: Text,

@@ -5,6 +5,7 @@
 //! on the objects alone, not on the order they came in.
 
 mod addresses;
+mod answers;
 mod changes;
 mod selectors;
 
@@ -17,9 +18,7 @@ use slab::Slab;
 
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::{
-    Addresses, Event, NAMESPACE_NAME_LABEL, Namespace, Node, Object, ObjectKey, Pod,
-};
+use crate::cluster::object::{Event, NAMESPACE_NAME_LABEL, Node, Object, ObjectKey, Pod};
 use crate::cluster::selector::PodSelector;
 use crate::policy::{Direction, Peer, Peers, Policy, PolicyKey, PortMatch, Ports};
 
@@ -390,132 +389,6 @@ impl Index {
             self.changes.touch_all(selector);
         }
         id
-    }
-
-    // --- answers ---
-
-    /// The pod of this name.
-    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods.get(self.pod_id(namespace, name)? as usize)
-    }
-
-    /// All pods, by namespace and name.
-    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        let ids = self
-            .namespaces
-            .values()
-            .flat_map(|entry| entry.pods.values());
-        ids.filter_map(|id| self.pods.get(*id as usize))
-    }
-
-    /// The pods that are scheduled to a node, in no particular order.
-    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
-        let ids = self.by_node.get(&Text::from(node)).into_iter().flatten();
-        ids.filter_map(|id| self.pods.get(id as usize))
-    }
-
-    /// The selectable pod that has an address.
-    pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
-        self.pods.get(self.addresses.owner(address)? as usize)
-    }
-
-    /// The addresses that a pod has: those it claims and no younger pod does; none for one that is not selectable.
-    pub fn addresses(&self, pod: &Pod) -> Addresses {
-        if !pod.selectable() {
-            return Addresses::default();
-        }
-        let own = |address: &IpAddr| {
-            self.owner(*address)
-                .is_some_and(|o| o.namespace == pod.namespace && o.name == pod.name)
-        };
-        pod.addresses.iter().filter(own).collect()
-    }
-
-    /// A namespace's labels; of one whose object is not known, its name alone.
-    pub fn namespace_labels(&self, name: &Text) -> Labels {
-        let known = self
-            .namespaces
-            .get(name)
-            .and_then(|entry| entry.labels.clone());
-        known.unwrap_or_else(|| [(NAMESPACE_NAME_LABEL, &**name)].into_iter().collect())
-    }
-
-    /// The namespaces whose objects are known.
-    pub fn namespaces(&self) -> impl Iterator<Item = Namespace> {
-        self.namespaces.iter().filter_map(|(name, entry)| {
-            let labels = entry.labels.clone()?;
-            Some(Namespace {
-                name: name.clone(),
-                labels,
-            })
-        })
-    }
-
-    /// The node of this name.
-    pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.get(&Text::from(name))
-    }
-
-    /// All nodes, by name.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values()
-    }
-
-    /// The policy of this key.
-    pub fn policy(&self, key: &PolicyKey) -> Option<&Arc<Policy>> {
-        self.policies.get(key).map(|entry| &entry.policy)
-    }
-
-    /// All policies, by key.
-    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.values().map(|entry| &entry.policy)
-    }
-
-    /// The policies that select a pod, by key.
-    pub fn policies_of(&self, pod: &Pod) -> Vec<&Arc<Policy>> {
-        if !pod.selectable() {
-            return Vec::new();
-        }
-        let labels = self.namespace_labels(&pod.namespace);
-        let selectors = self
-            .selectors
-            .matching(&pod.namespace, &labels, &pod.labels);
-        let keys: BTreeSet<&PolicyKey> = selectors
-            .iter()
-            .filter_map(|id| self.subjects.get(id))
-            .flatten()
-            .collect();
-        keys.into_iter()
-            .filter_map(|key| self.policy(key))
-            .collect()
-    }
-
-    /// The pods that a policy's selector selects, in no particular order; none for a selector that no policy uses.
-    pub fn members(&self, selector: &PodSelector) -> impl Iterator<Item = &Pod> {
-        let ids = self.selectors.members(selector).into_iter().flatten();
-        ids.filter_map(|id| self.pods.get(id as usize))
-    }
-
-    /// The pods on a node that a policy's selector selects, in no particular order.
-    pub fn members_on(&self, selector: &PodSelector, node: &str) -> impl Iterator<Item = &Pod> {
-        let local = self.by_node.get(&Text::from(node));
-        let members = self.selectors.members(selector);
-        let both = local.zip(members).map(|(local, members)| local & members);
-        both.into_iter()
-            .flatten()
-            .filter_map(|id| self.pods.get(id as usize))
-    }
-
-    /// The selected pod that has an address, if a policy's selector selects it.
-    pub fn member_at(&self, selector: &PodSelector, address: IpAddr) -> Option<&Pod> {
-        let id = self.addresses.owner(address)?;
-        let members = self.selectors.members(selector)?;
-        members.contains(id).then(|| self.pods.get(id as usize))?
-    }
-
-    /// How many distinct selectors the policies use.
-    pub fn selector_count(&self) -> usize {
-        self.selectors.len()
     }
 }
 

@@ -51,9 +51,24 @@ pub struct Item {
 /// The objects of a document: itself, or the items of a `List`, `PodList` and so on, also nested. What is no object
 /// of a kind that matters, or no Kubernetes object at all, is not in the answer.
 pub fn objects(document: &Value) -> Vec<Item> {
-    let mut items = Vec::new();
-    collect(document, Inherited::default(), None, &mut items);
-    items
+    leaves(document).iter().filter_map(item).collect()
+}
+
+/// One object of a document, of any kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaf<'a> {
+    pub kind: &'a str,
+    pub api_version: Option<&'a str>,
+    /// Its index, where the document is a list.
+    pub index: Option<usize>,
+    pub value: &'a Value,
+}
+
+/// The objects of a document, of whatever kinds.
+pub(super) fn leaves(document: &Value) -> Vec<Leaf<'_>> {
+    let mut leaves = Vec::new();
+    collect(document, Inherited::default(), None, &mut leaves);
+    leaves
 }
 
 /// What the items of a typed list may leave out.
@@ -63,7 +78,12 @@ struct Inherited<'a> {
     api_version: Option<&'a str>,
 }
 
-fn collect(value: &Value, inherited: Inherited<'_>, index: Option<usize>, items: &mut Vec<Item>) {
+fn collect<'a>(
+    value: &'a Value,
+    inherited: Inherited<'a>,
+    index: Option<usize>,
+    leaves: &mut Vec<Leaf<'a>>,
+) {
     let own = |key| value.get(key).and_then(Value::as_str);
     let Some(kind) = own("kind").or(inherited.kind) else {
         return;
@@ -76,33 +96,34 @@ fn collect(value: &Value, inherited: Inherited<'_>, index: Option<usize>, items:
             api_version: (!of.is_empty()).then_some(api_version).flatten(),
         };
         for (n, item) in values.iter().enumerate() {
-            collect(
-                item,
-                inherited,
-                Some(index.map_or(n, |outer| outer + n)),
-                items,
-            );
+            let index = Some(index.map_or(n, |outer| outer + n));
+            collect(item, inherited, index, leaves);
         }
         return;
     }
-    let Some(kind) = Kind::of(kind) else {
-        return;
+    leaves.push(Leaf {
+        kind,
+        api_version,
+        index,
+        value,
+    });
+}
+
+fn item(leaf: &Leaf<'_>) -> Option<Item> {
+    let kind = Kind::of(leaf.kind)?;
+    let result = match kind.concerns(leaf.api_version) {
+        Ok(true) => decode(kind, leaf.value),
+        Ok(false) => return None,
+        Err(reason) => Err(Undecodable {
+            kind: kind.name(),
+            name: described(leaf.value),
+            problem: problem("apiVersion", reason),
+        }),
     };
-    match kind.concerns(api_version) {
-        Ok(true) => items.push(Item {
-            index,
-            result: decode(kind, value),
-        }),
-        Ok(false) => {}
-        Err(reason) => items.push(Item {
-            index,
-            result: Err(Undecodable {
-                kind: kind.name(),
-                name: described(value),
-                problem: problem("apiVersion", reason),
-            }),
-        }),
-    }
+    Some(Item {
+        index: leaf.index,
+        result,
+    })
 }
 
 /// The kinds that matter.
@@ -428,7 +449,7 @@ pub(super) fn problem(location: impl Into<String>, reason: impl Into<String>) ->
     }
 }
 
-fn at<'a>(value: &'a Value, outer: &str, inner: &str) -> Option<&'a Value> {
+pub(super) fn at<'a>(value: &'a Value, outer: &str, inner: &str) -> Option<&'a Value> {
     value.get(outer)?.get(inner)
 }
 

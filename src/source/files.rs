@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::decode;
 use super::document::{self, Malformed};
 use super::snapshot::{Origin, Snapshot, SourceProblem};
+use super::workloads::{self, Workload};
 use crate::cluster::object::{Object, ObjectKey};
 
 /// Why nothing can be read at all.
@@ -37,6 +38,8 @@ pub enum SourceError {
 #[derive(Debug)]
 pub struct Files {
     root: PathBuf,
+    /// Whether workloads stand for their pods.
+    templates: bool,
     states: BTreeMap<PathBuf, FileState>,
 }
 
@@ -59,6 +62,7 @@ struct FileState {
     objects: Vec<(Object, Origin)>,
     /// Objects of an earlier time, while parts of the file can't be read.
     held: Vec<(Object, Origin)>,
+    workloads: Vec<(Workload, Origin)>,
     problems: Vec<SourceProblem>,
     /// Why the file can't be read as a whole, at present.
     unreadable: Option<SourceProblem>,
@@ -85,7 +89,17 @@ impl Files {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            templates: false,
             states: BTreeMap::new(),
+        }
+    }
+
+    /// The same, for questions about manifests: workloads stand for the pods of their templates, and pods that have no
+    /// address get one that is made up. See [`super::workloads`].
+    pub fn with_workloads(root: impl Into<PathBuf>) -> Self {
+        Self {
+            templates: true,
+            ..Self::new(root)
         }
     }
 
@@ -114,7 +128,7 @@ impl Files {
         let mut states = BTreeMap::new();
         for path in walk.files {
             let mut state = self.states.remove(&path).unwrap_or_default();
-            match state.refresh(&path, settle) {
+            match state.refresh(&path, settle, self.templates) {
                 Ok(settled) => unsettled |= !settled,
                 // Deleted since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link(&path) => {
@@ -158,6 +172,10 @@ impl Files {
                 snapshot.insert_held(object.clone(), origin.clone());
             }
         }
+        if self.templates {
+            let workloads = self.states.values().flat_map(|state| &state.workloads);
+            workloads::stand_in(&mut snapshot, workloads);
+        }
         snapshot.add_namespaces();
         snapshot
     }
@@ -169,7 +187,7 @@ fn is_link(path: &Path) -> bool {
 
 impl FileState {
     /// Reads the file if it has changed; the answer is whether it was, or could be, read.
-    fn refresh(&mut self, path: &Path, settle: Duration) -> io::Result<bool> {
+    fn refresh(&mut self, path: &Path, settle: Duration, templates: bool) -> io::Result<bool> {
         let metadata = fs::metadata(path)?;
         // A time in the future says nothing; the file is read.
         let age = |since| SystemTime::now().duration_since(since).ok();
@@ -189,7 +207,7 @@ impl FileState {
         self.stamp = reliable.then_some(stamp);
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         if self.digest != Some(digest) {
-            self.take(path, &bytes);
+            self.take(path, &bytes, templates);
             self.digest = Some(digest);
         }
         Ok(true)
@@ -205,11 +223,12 @@ impl FileState {
     }
 
     /// Takes new content in.
-    fn take(&mut self, path: &Path, bytes: &[u8]) {
+    fn take(&mut self, path: &Path, bytes: &[u8], templates: bool) {
         let shared: Arc<Path> = path.into();
         let mut before = std::mem::take(&mut self.objects);
         before.append(&mut self.held);
         self.problems.clear();
+        self.workloads.clear();
         let origin = |line, item| Origin {
             path: shared.clone(),
             line,
@@ -226,6 +245,16 @@ impl FileState {
                     continue;
                 }
             };
+            if templates {
+                for found in workloads::find(&document.value) {
+                    let origin = origin(document.line, found.index);
+                    for problem in &found.problems {
+                        self.problems.push(SourceProblem::new(&origin, problem));
+                    }
+                    self.workloads
+                        .extend(found.workload.map(|workload| (workload, origin)));
+                }
+            }
             for item in decode::objects(&document.value) {
                 let origin = origin(document.line, item.index);
                 match item.result {

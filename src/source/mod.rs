@@ -8,6 +8,7 @@
 //! - [`document`]: YAML and JSON texts as documents
 //! - [`decode`]: a document's objects, cut down; `salvage` for NetworkPolicies
 //! - [`files`]: a file or directory as a [`Snapshot`]
+//! - [`workloads`]: Deployments and the like, as the pods of their templates
 //! - [`watch`]: snapshots as events, for as long as the directory changes
 //!
 //! Guarantee: nothing opens by accident. What a file gave before stays in force while it can't be read; it goes when
@@ -19,6 +20,7 @@ pub mod files;
 mod salvage;
 pub mod snapshot;
 pub mod watch;
+pub mod workloads;
 
 pub use files::{Files, Reading, SourceError};
 pub use snapshot::{Origin, Snapshot, SourceProblem, diff};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::{Event, Namespace, Object, ObjectKey};
+use crate::cluster::object::{Event, Namespace, Object, ObjectKey, Pod};
 
 /// The objects of a source, each with the place that it comes from, and what could not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,6 +89,15 @@ impl Snapshot {
         self.objects
             .entry(object.key())
             .or_insert((object, Some(origin)));
+    }
+
+    /// Changes the pods, in the order of their keys.
+    pub(super) fn pods_mut(&mut self) -> impl Iterator<Item = &mut Pod> {
+        let objects = self.objects.values_mut();
+        objects.filter_map(|(object, _)| match object {
+            Object::Pod(pod) => Some(pod),
+            _ => None,
+        })
     }
 
     /// Makes the namespaces that objects are in and nobody wrote down.

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::cluster::Text;
-use crate::cluster::object::{Node, Pod};
+use crate::cluster::object::{Addresses, Node, Pod};
 use crate::index::Index;
 
 /// One end of a connection.
@@ -63,36 +63,35 @@ pub(super) struct End<'a> {
     pub address: IpAddr,
     /// The pod that has the address.
     pub pod: Option<&'a Pod>,
-    /// The pod's node.
-    pub pods_node: Option<&'a Node>,
 }
 
 impl<'a> End<'a> {
     pub fn of(index: &'a Index, address: IpAddr) -> Self {
-        let pod = index.owner(address);
-        let node = pod.and_then(|pod| pod.node.as_ref());
         Self {
             address,
-            pod,
-            pods_node: node.and_then(|name| index.node(name)),
+            pod: index.owner(address),
         }
     }
 
-    /// The end of a pod, whichever of its addresses it uses.
-    pub fn of_pod(index: &'a Index, pod: &'a Pod, address: IpAddr) -> Self {
-        Self {
-            address,
-            pod: Some(pod),
-            pods_node: pod.node.as_ref().and_then(|name| index.node(name)),
-        }
+    /// The node that the end's pod is on.
+    pub fn node(&self) -> Option<&'a Text> {
+        self.pod?.node.as_ref()
     }
 
-    /// Whether `other` is the node that the end's pod runs on.
-    pub fn runs_on(&self, other: &End<'_>) -> bool {
-        other.pod.is_none()
-            && self
-                .pods_node
-                .is_some_and(|node| is_own_address(node, other.address))
+    /// The node that the end's pod is on, if `other` is that node itself.
+    pub fn own_node(&self, index: &Index, other: &End<'_>) -> Option<&'a Text> {
+        let name = self.node()?;
+        let is_own = other.pod.is_none()
+            && match index.node(name) {
+                Some(node) => is_own_address(node, other.address),
+                // A node that no object describes is known by its hostNetwork pods.
+                None => index.pods().any(|pod| {
+                    pod.host_network
+                        && pod.node.as_ref() == Some(name)
+                        && pod.addresses.contains(other.address)
+                }),
+            };
+        is_own.then_some(name)
     }
 
     /// Whether both are the same pod.
@@ -125,6 +124,22 @@ impl<'a> End<'a> {
     }
 }
 
+/// The addresses that a pod can be asked about by: its own; for a hostNetwork pod those of its node; for a finished one
+/// none, as it has lost them.
+pub fn addresses(index: &Index, pod: &Pod) -> Addresses {
+    if pod.finished {
+        return Addresses::default();
+    }
+    if !pod.host_network {
+        return index.addresses(pod);
+    }
+    let node = pod.node.as_ref().and_then(|name| index.node(name));
+    let nodes = node
+        .map(|node| node.addresses.as_slice())
+        .unwrap_or_default();
+    pod.addresses.iter().chain(nodes.iter().copied()).collect()
+}
+
 /// Whether the node itself answers to the address: one of its `status.addresses`, or the first two of a pod CIDR, which
 /// `flannel.1` and `cni0` have.
 pub fn is_own_address(node: &Node, address: IpAddr) -> bool {
@@ -142,9 +157,9 @@ pub fn is_own_address(node: &Node, address: IpAddr) -> bool {
         })
 }
 
-/// Whether a destination reaches pods over the node's bridge though no pod's status names it: link-local and multicast
-/// addresses, and broadcast.
-pub fn is_shared(node: &Node, destination: IpAddr) -> bool {
+/// Whether a destination reaches pods over a node's bridge though no pod's status names it: link-local and multicast
+/// addresses, and broadcast, that of the node's pod CIDRs too.
+pub fn is_shared(node: Option<&Node>, destination: IpAddr) -> bool {
     match destination {
         IpAddr::V4(v4) => {
             let broadcast = |net: &IpNetwork| match net {
@@ -154,7 +169,7 @@ pub fn is_shared(node: &Node, destination: IpAddr) -> bool {
             v4.is_multicast()
                 || v4 == Ipv4Addr::BROADCAST
                 || v4 == Ipv4Addr::UNSPECIFIED
-                || node.pod_cidrs.iter().any(broadcast)
+                || node.is_some_and(|node| node.pod_cidrs.iter().any(broadcast))
         }
         IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local(),
     }

@@ -94,16 +94,14 @@ pub fn journey(
     };
     let (from, to) = (End::of(index, from), End::of(index, to));
     let mut journey = Journey::default();
-    if from.runs_on(&to) || to.runs_on(&from) {
+    if from.own_node(index, &to).is_some() || to.own_node(index, &from).is_some() {
         return Ok(journey);
     }
-    let node_of = |end: &End<'_>| end.pod.and_then(|pod| pod.node.clone());
+    let node_of = |end: &End<'_>| end.node().cloned();
     // A packet to an address that pods share on the bridge, or from one, stays on the bridge.
     let bridged = match (node_of(&from), node_of(&to)) {
         (Some(one), Some(two)) => one == two,
-        (Some(one), None) => index
-            .node(&one)
-            .is_some_and(|node| is_shared(node, to.address)),
+        (Some(one), None) => is_shared(index.node(&one), to.address),
         (None, Some(_)) => is_shared_source(from.address),
         (None, None) => false,
     };

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::connection::{Connection, Transport};
 use super::endpoint::{End, Endpoint, is_shared, is_shared_source, text};
 use crate::cluster::Text;
-use crate::cluster::object::{Node, Pod};
+use crate::cluster::object::Pod;
 use crate::index::Index;
 use crate::policy::{
     Action, Direction, Peer, Peers, Policy, PolicyKey, Port, PortMatch, Ports, Rule, Tier,
@@ -211,29 +211,27 @@ pub(super) fn exempt(
     own: &End<'_>,
     other: &End<'_>,
 ) -> Option<Decision> {
-    if own.runs_on(other) {
-        let node = own.pods_node?.name.clone();
+    if let Some(node) = own.own_node(index, other) {
+        let node = node.clone();
         return Some(Decision::OwnNode { node });
     }
-    if let Some(node) = own.pods_node
+    if let Some(name) = own.node()
         && match direction {
-            Direction::Egress => is_shared(node, other.address),
+            Direction::Egress => is_shared(index.node(name), other.address),
             Direction::Ingress => is_shared_source(other.address),
         }
     {
         return Some(Decision::Shared {
-            node: node.name.clone(),
-            isolating: isolates(index, node),
+            node: name.clone(),
+            isolating: isolates(index, name),
         });
     }
     own.is(other).then_some(Decision::Itself)
 }
 
 /// Whether any pod of the node is isolated in any direction, on an address that it has.
-fn isolates(index: &Index, node: &Node) -> bool {
-    let mut pods = index
-        .pods()
-        .filter(|pod| pod.node.as_ref() == Some(&node.name));
+fn isolates(index: &Index, node: &Text) -> bool {
+    let mut pods = index.pods().filter(|pod| pod.node.as_ref() == Some(node));
     pods.any(|pod| {
         let isolated = |direction| !Subject::of(index, pod, direction).policies.is_empty();
         index.addresses(pod).iter().next().is_some() && Direction::ALL.into_iter().any(isolated)
@@ -429,3 +427,7 @@ pub(super) fn describe_port(port: &Port) -> String {
         PortMatch::Named(name) => format!("{protocol} {name}"),
     }
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -385,9 +385,7 @@ fn compare(value: FieldValue, op: Operator, operand: &Operand) -> bool {
             let within = bytes(first).as_slice() <= own && own <= bytes(last).as_slice();
             within == (op != Operator::Neq)
         }
-        Operand::Prefix(net, len) => {
-            other_bits_equal(own, &bytes(net), *len) == (op != Operator::Neq)
-        }
+        Operand::Prefix(net, len) => same_prefix(own, &bytes(net), *len) == (op != Operator::Neq),
     }
 }
 
@@ -398,7 +396,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 }
 
 /// Whether two values are equal in their first `len` bits.
-fn other_bits_equal(one: &[u8], other: &[u8], len: u8) -> bool {
+fn same_prefix(one: &[u8], other: &[u8], len: u8) -> bool {
     let mut left = u32::from(len);
     one.len() == other.len()
         && one.iter().zip(other).all(|(one, other)| {
@@ -408,3 +406,7 @@ fn other_bits_equal(one: &[u8], other: &[u8], len: u8) -> bool {
             one & mask == other & mask
         })
 }
+
+#[cfg(test)]
+#[path = "ruleset_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::host::Host;
 use super::node::{Node, NodePlan};
 use super::pod::{Pod, PodSpec};
-use super::{Lab, underlay};
+use super::{Lab, module, underlay};
 use crate::error::Error;
 use crate::parallel::parallel;
 use crate::probe::responder::Registry;
@@ -131,6 +131,8 @@ impl LabBuilder {
         let registry = Arc::new(Registry::default());
         let plans = self.node_plans()?;
         let underlay = underlay::create(self.families)?;
+        // After the first namespace: without root that error is the clearer one.
+        module::load_br_netfilter()?;
         let nodes = parallel(&plans, |plan| {
             Node::create(plan, &underlay, self.br_netfilter, registry.clone())
         })?;

@@ -3,10 +3,11 @@
 //! - [`builder`]: what to build, and the order in which it is built
 //! - [`host`]: what nodes, pods and outsiders have in common: a namespace, addresses, servers, probes
 //! - [`node`]: `cni0`, `flannel.1`, routes
-//! - [`pod`]: a veth pair
+//! - [`pod`]: a veth pair · [`module`]: what the kernel must have loaded
 
 pub(crate) mod builder;
 pub(crate) mod host;
+mod module;
 pub(crate) mod node;
 pub(crate) mod pod;
 mod underlay;

@@ -1,0 +1,252 @@
+//! What `can`, `why` and `matrix` have in common: manifests as a cluster, and names as ends of a connection.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{Done, Failure, print, warn};
+use crate::cluster::object::{Event, Pod};
+use crate::cluster::parse::parse_ip;
+use crate::index::Index;
+use crate::source::Files;
+use crate::verdict::endpoint::addresses;
+use crate::verdict::{Connection, Transport, Verdict, evaluate};
+
+/// Where the cluster is written down, and how to answer.
+#[derive(Debug, Args)]
+pub(super) struct Input {
+    /// The directory (or file) of manifests, as YAML or JSON: Namespaces, Nodes, Pods, NetworkPolicies; Deployments and
+    /// other workloads stand for their pods
+    #[arg(short = 'f', long = "filename", value_name = "DIR")]
+    files: PathBuf,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// A form of the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// A connection, by the names of its ends.
+#[derive(Debug, Args)]
+pub(super) struct Question {
+    /// Who connects: NAMESPACE/POD, or an IP address
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// To whom: NAMESPACE/POD, or an IP address. For a Service name one of its pods: policies see what is behind it
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// The port at the receiving end (a Service's targetPort): tcp/N, udp/N, sctp/N, or icmp
+    #[arg(long, value_name = "PROTOCOL/N")]
+    pub port: Transport,
+    #[command(flatten)]
+    pub input: Input,
+}
+
+/// The answer to a question, for each address family that both ends have.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub from: String,
+    pub to: String,
+    pub transport: Transport,
+    pub connections: Vec<(Connection, Verdict)>,
+}
+
+impl Answer {
+    /// Whether the one reaches the other by any of their addresses.
+    pub fn allowed(&self) -> bool {
+        self.connections
+            .iter()
+            .any(|(_, verdict)| verdict.allowed())
+    }
+
+    /// Whether the two are pods that have no address family in common, and so can't reach each other at all.
+    pub fn is_void(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Whether the address families differ in that.
+    pub fn is_split(&self) -> bool {
+        let mut verdicts = self
+            .connections
+            .iter()
+            .map(|(_, verdict)| verdict.allowed());
+        verdicts.any(|allowed| allowed != self.allowed())
+    }
+
+    pub fn done(&self) -> Done {
+        match self.allowed() {
+            true => Done::Clean,
+            false => Done::Findings,
+        }
+    }
+}
+
+impl Input {
+    /// Reads the manifests.
+    pub fn load(&self) -> Result<Index, Failure> {
+        let mut files = Files::with_workloads(&self.files);
+        let reading = files.read(Duration::ZERO).map_err(Failure::input)?;
+        for problem in &reading.snapshot.problems {
+            warn(problem);
+        }
+        let mut index = Index::new();
+        for object in reading.snapshot.objects() {
+            index.apply(Event::Apply(object.clone()));
+        }
+        if index.pods().next().is_none() {
+            return Err(Failure::Input(format!(
+                "{} has no pods: add Pods, or Deployments and the like that stand for theirs",
+                self.files.display()
+            )));
+        }
+        Ok(index)
+    }
+}
+
+impl Question {
+    /// Evaluates the connection.
+    pub fn answer(&self, index: &Index) -> Result<Answer, Failure> {
+        let from = resolve(index, &self.from)?;
+        let to = resolve(index, &self.to)?;
+        let pairs = from
+            .iter()
+            .flat_map(|from| to.iter().map(move |to| (from, to)));
+        let connections: Vec<(Connection, Verdict)> = pairs
+            .filter_map(|(from, to)| Connection::new(*from, *to, self.port).ok())
+            .map(|connection| (connection, evaluate(index, &connection)))
+            .collect();
+        let by_name = self.from.contains('/') && self.to.contains('/');
+        if connections.is_empty() && !by_name {
+            let list = |addresses: &[IpAddr]| {
+                let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                texts.join(", ")
+            };
+            return Err(Failure::Input(format!(
+                "{} and {} have no address family in common: {} and {}",
+                self.from,
+                self.to,
+                list(&from),
+                list(&to)
+            )));
+        }
+        Ok(Answer {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            transport: self.port,
+            connections,
+        })
+    }
+}
+
+/// The addresses that a name or an address means.
+fn resolve(index: &Index, text: &str) -> Result<Vec<IpAddr>, Failure> {
+    if let Some((namespace, name)) = text.split_once('/') {
+        return match index.pod(namespace, name) {
+            Some(pod) => of_pod(index, pod, text),
+            None => Err(unknown(index, text)),
+        };
+    }
+    let Ok(address) = parse_ip(text) else {
+        return Err(unknown(index, text));
+    };
+    let claims = index
+        .pods()
+        .filter(|pod| pod.selectable() && pod.addresses.contains(address));
+    let claims: Vec<String> = claims.map(full_name).collect();
+    if claims.len() > 1 {
+        return Err(Failure::Input(format!(
+            "{address} is ambiguous: {} have it; name the pod that is meant",
+            claims.join(" and ")
+        )));
+    }
+    Ok(vec![address])
+}
+
+fn of_pod(index: &Index, pod: &Pod, text: &str) -> Result<Vec<IpAddr>, Failure> {
+    let all: Vec<IpAddr> = addresses(index, pod).iter().collect();
+    if !all.is_empty() {
+        return Ok(all);
+    }
+    let other = pod
+        .addresses
+        .iter()
+        .find_map(|a| Some((a, index.owner(a)?)));
+    Err(Failure::Input(match other {
+        _ if pod.finished => format!("{text} has finished, and so has no address any more"),
+        Some((address, other)) => format!(
+            "{text} has lost its address: {address} is {}'s now",
+            full_name(other)
+        ),
+        None => format!(
+            "{text} uses its node's network, and the input does not say which; name a node's address instead"
+        ),
+    }))
+}
+
+/// A pod's namespace and name.
+pub(super) fn full_name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+/// How many names are suggested, at most.
+const SUGGESTIONS: usize = 3;
+
+/// An end that is not there, with those that may have been meant.
+fn unknown(index: &Index, text: &str) -> Failure {
+    let what = match text.contains('/') {
+        true => format!("there is no pod {text}"),
+        false => format!("{text:?} is neither NAMESPACE/POD nor an IP address"),
+    };
+    let (_, own_name) = text.split_once('/').unwrap_or(("", text));
+    let mut near: Vec<(usize, String)> = index
+        .pods()
+        .filter_map(|pod| {
+            let full = full_name(pod);
+            let (meant, name) = (text.to_lowercase(), pod.name.to_lowercase());
+            let distance = if name == own_name || name.starts_with(&format!("{own_name}-")) {
+                0
+            } else {
+                strsim::damerau_levenshtein(&meant, &full)
+                    .min(strsim::damerau_levenshtein(&meant, &name))
+            };
+            (distance <= 1 + text.len() / 5).then_some((distance, full))
+        })
+        .collect();
+    near.sort();
+    let nearest = near.first().map(|(distance, _)| *distance);
+    near.retain(|(distance, _)| Some(*distance) == nearest);
+    let near: Vec<String> = near.into_iter().map(|(_, name)| name).collect();
+    Failure::Input(match near.get(..near.len().min(SUGGESTIONS)) {
+        None | Some([]) => match index.pods().next() {
+            Some(pod) => format!("{what}; a pod is named like {}", full_name(pod)),
+            None => what,
+        },
+        Some(near) => format!("{what}; did you mean {}?", near.join(" or ")),
+    })
+}
+
+/// Prints an answer as JSON.
+pub(super) fn print_json(value: &impl Serialize) -> Result<Done, Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(Failure::input)?;
+    print(&(text + "\n"))
+}
+
+/// `IPv4` or `IPv6`.
+pub(super) fn family(connection: &Connection) -> impl fmt::Display {
+    match connection.to().is_ipv4() {
+        true => "IPv4",
+        false => "IPv6",
+    }
+}
