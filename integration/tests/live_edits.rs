@@ -179,28 +179,29 @@ fn a_directory_that_is_swapped_as_a_config_map_is() -> Result<(), Error> {
 }
 
 #[test]
-fn the_source_may_come_after_the_daemon_and_go_before_it() -> Result<(), Error> {
+fn the_source_may_go_before_the_daemon() -> Result<(), Error> {
     let stage = Stage::new()?;
     let node = stage.lab.node("node-1")?;
     assert_eq!(stage.daemon.terminate(PATIENCE)?.code(), Some(0));
-    let late = stage.manifests.path().join("late");
-    let daemon = stage::run_command(&node, &late)?.daemon()?;
-    daemon.wait_for_output("waiting for it", PATIENCE)?;
-    io(fs::create_dir(&late))?;
+    let place = stage.manifests.path().join("place");
+    io(fs::create_dir(&place))?;
     for name in ["node.yaml", "web.yaml", "db.yaml"] {
         io(fs::rename(
             stage.manifests.path().join(name),
-            late.join(name),
+            place.join(name),
         ))?;
     }
-    daemon.wait_for_output("the policies are in force", PATIENCE)?;
+    let daemon = stage::daemon(&node, &place)?;
     committed(&[&daemon], || {
-        io(fs::write(late.join("deny.yaml"), policy("shop/deny", DENY)))
+        io(fs::write(
+            place.join("deny.yaml"),
+            policy("shop/deny", DENY),
+        ))
     })?;
     assert!(!stage.reaches()?);
     // Without its source a daemon takes nothing back.
     let mark = daemon.said();
-    io(fs::rename(&late, stage.manifests.path().join("gone")))?;
+    io(fs::rename(&place, stage.manifests.path().join("gone")))?;
     daemon.wait_for_output_after(mark, "stays in force", PATIENCE)?;
     assert!(!stage.reaches()?);
     Ok(())
