@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use selvedge::arbitrary::{NODES, PROBES, World, world};
+use selvedge::arbitrary::{NODES, PORTS, PROBES, World, world};
 use selvedge::cluster::Text;
 use selvedge::cluster::object::{Object, Pod};
 use selvedge::cluster::port::Protocol;
@@ -123,10 +123,16 @@ fn draw(seed: u64, pair: impl Hash, n: u64) -> u64 {
     hasher.finish()
 }
 
+/// Mostly TCP, and every other time a port that rules and pods are about.
 fn transport(number: u64) -> Transport {
-    let protocol = Protocol::ALL[(number % 3) as usize];
-    let port = PROBES[(number / 3 % PROBES.len() as u64) as usize];
-    match number >> 48 & 0xf {
+    use Protocol::{Sctp, Tcp, Udp};
+    let pick = |count: usize, shift: u32| (number >> shift) as usize % count;
+    let protocol = [Tcp, Tcp, Tcp, Udp, Udp, Sctp][pick(6, 0)];
+    let port = match pick(2, 8) {
+        0 => PORTS[pick(PORTS.len(), 16)],
+        _ => PROBES[pick(PROBES.len(), 16)],
+    };
+    match pick(16, 48) {
         0 => Transport::Icmp,
         1 => Transport::Other(47),
         _ => Transport::new(protocol, port),
