@@ -22,8 +22,9 @@ demo: setup ## a two-node lab, a shop, and its policies, with real packets
 	cargo build --release -p selvedge -p selvedge-lab --bin selvedge --bin demo
 	@$(ROOT) target/release/demo target/release/selvedge examples
 
+# The tests that run the daemon take the one that this very command builds.
 test: setup ## all tests
-	cargo test --workspace
+	SELVEDGE_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/selvedge cargo test --workspace
 
 soak: setup ## the random tests, ten times as many
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test verdict_agrees

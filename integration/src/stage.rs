@@ -168,13 +168,18 @@ pub fn committed(
     })
 }
 
-/// The daemon's binary, built if need be in the profile that this program was built in.
+/// The daemon's binary: the one that `SELVEDGE_BINARY` names, as `make test` does with the one it has just built, or
+/// else one built now in the profile that this program was built in.
 ///
 /// # Errors
 /// When it can't be built.
 pub fn binary() -> Result<&'static Path, Error> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BINARY.get_or_init(|| {
+        if let Some(path) = env::var_os("SELVEDGE_BINARY").map(PathBuf::from) {
+            let missing = || format!("SELVEDGE_BINARY is {}, which is no file", path.display());
+            return path.is_file().then(|| path.clone()).ok_or_else(missing);
+        }
         let here = env::current_exe().map_err(|e| e.to_string())?;
         let profile = here
             .ancestors()
