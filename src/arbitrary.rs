@@ -155,7 +155,11 @@ fn namespace(name: &str) -> impl Strategy<Value = Option<Namespace>> + use<> {
 fn named_ports() -> impl Strategy<Value = Arc<[NamedPort]>> {
     let port = (
         select(["http", "metrics"].as_slice()),
-        select(Protocol::ALL.as_slice()),
+        prop_oneof![
+            4 => Just(Protocol::Tcp),
+            2 => Just(Protocol::Udp),
+            1 => Just(Protocol::Sctp),
+        ],
         select(PORTS.as_slice()),
     );
     let ports = vec(port, 0..3);

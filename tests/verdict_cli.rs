@@ -267,7 +267,7 @@ fn the_matrix_shows_pods_that_are_alike_as_one() {
     let case = Case::new(&yaml);
     assert_eq!(
         case.answers("matrix", 0),
-        "shop/api (2 pods), shop/lone, shop/web (3 pods)\n  all ports  everyone\n"
+        "everyone\n  all ports  everyone\n"
     );
     // A block tells the third from the others.
     yaml.push_str(

@@ -217,19 +217,19 @@ fn row<'a>(reach: &mut Reach<'a>, groups: &[Group<'a>], from: usize) -> Vec<(Str
     row
 }
 
-/// Groups by name; `everyone` for all, `everyone in NAMESPACE` for all of one. The group that reaches them is left out of
-/// account where it is a single pod.
-fn summary(groups: &[Group<'_>], from: usize, to: &[usize]) -> String {
+/// Groups by name; `everyone` for all, `everyone in NAMESPACE` for all of one. A single pod that reaches them need not be
+/// among them.
+fn summary(groups: &[Group<'_>], from: Option<usize>, of: &[usize]) -> String {
     let single = |n: usize| groups.get(n).is_some_and(|group| group.members.len() == 1);
     let mut namespaces: BTreeMap<&Text, Vec<usize>> = BTreeMap::new();
     for (n, group) in groups.iter().enumerate() {
-        if n != from || !single(from) {
+        if from != Some(n) || !single(n) {
             namespaces.entry(group.namespace).or_default().push(n);
         }
     }
-    let reached: BTreeSet<usize> = to.iter().copied().collect();
-    let whole = |all: &Vec<usize>| all.iter().all(|n| reached.contains(n));
-    if namespaces.values().all(whole) && reached.len() > 1 {
+    let chosen: BTreeSet<usize> = of.iter().copied().collect();
+    let whole = |all: &Vec<usize>| all.iter().all(|n| chosen.contains(n));
+    if namespaces.values().all(whole) && chosen.len() > 1 {
         return "everyone".to_owned();
     }
     let mut texts = Vec::new();
@@ -238,7 +238,7 @@ fn summary(groups: &[Group<'_>], from: usize, to: &[usize]) -> String {
             texts.push(format!("everyone in {namespace}"));
             continue;
         }
-        let some = all.iter().filter(|n| reached.contains(n));
+        let some = all.iter().filter(|n| chosen.contains(n));
         texts.extend(some.filter_map(|n| groups.get(*n)).map(Group::label));
     }
     texts.join(", ")
@@ -256,15 +256,15 @@ fn as_text(index: &Index, style: Style) -> String {
         .count();
     let groups = groups(members);
     // Sources that reach the same are one paragraph.
-    let mut paragraphs: Vec<(Row, Vec<String>)> = Vec::new();
-    for (from, group) in groups.iter().enumerate() {
+    let mut paragraphs: Vec<(Row, Vec<usize>)> = Vec::new();
+    for from in 0..groups.len() {
         let row: Row = row(&mut reach, &groups, from)
             .into_iter()
-            .map(|(ports, to)| (ports, summary(&groups, from, &to)))
+            .map(|(ports, to)| (ports, summary(&groups, Some(from), &to)))
             .collect();
         match paragraphs.iter_mut().find(|(other, _)| *other == row) {
-            Some((_, sources)) => sources.push(group.label()),
-            None => paragraphs.push((row, vec![group.label()])),
+            Some((_, sources)) => sources.push(from),
+            None => paragraphs.push((row, vec![from])),
         }
     }
     let widest = paragraphs
@@ -274,7 +274,7 @@ fn as_text(index: &Index, style: Style) -> String {
     let column = 4 + widest.filter(|width| *width <= 24).max().unwrap_or(0);
     let mut text = String::new();
     for (row, sources) in paragraphs {
-        let sources = sources.join(", ");
+        let sources = summary(&groups, None, &sources);
         text.push_str(&style.labelled("", 0, &style.strong(&sources)));
         if row.is_empty() {
             text.push_str("  reaches nobody\n");
