@@ -205,7 +205,10 @@ fn row<'a>(reach: &mut Reach<'a>, groups: &[Group<'a>], from: usize) -> Vec<(Str
         };
         if let Some(destination) = destination {
             let ports = reach.allowed(first, destination);
-            by_ports.entry((*ports).clone()).or_default().push(to);
+            match by_ports.get_mut(&*ports) {
+                Some(reached) => reached.push(to),
+                None => drop(by_ports.insert((*ports).clone(), vec![to])),
+            }
         }
     }
     by_ports.remove(&PortSet::none());

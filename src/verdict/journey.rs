@@ -94,9 +94,11 @@ pub fn journey(
     };
     let (from, to) = (End::of(index, from), End::of(index, to));
     let mut journey = Journey::default();
-    if from.own_node(index, &to).is_some() || to.own_node(index, &from).is_some() {
-        return Ok(journey);
-    }
+    // What a node sends or receives itself meets no hook forward there.
+    let is_node = |name: &Text, end: &End<'_>| {
+        let node = index.node(name);
+        end.pod.is_none() && node.is_some_and(|node| is_own_address(node, end.address))
+    };
     let node_of = |end: &End<'_>| end.node().cloned();
     // A packet to an address that pods share on the bridge, or from one, stays on the bridge.
     let bridged = match (node_of(&from), node_of(&to)) {
@@ -148,10 +150,10 @@ pub fn journey(
         (Some(node), _) if bridged => hop(&node, bridge(&node), bridge(&node), true)?,
         (None, Some(node)) if bridged => hop(&node, bridge(&node), bridge(&node), true)?,
         (source, destination) => {
-            if let Some(node) = source {
+            if let Some(node) = source.filter(|node| !is_node(node, &to)) {
                 hop(&node, bridge(&node), None, true)?;
             }
-            if let Some(node) = destination {
+            if let Some(node) = destination.filter(|node| !is_node(node, &from)) {
                 hop(&node, None, bridge(&node), false)?;
             }
         }

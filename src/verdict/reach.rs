@@ -206,33 +206,47 @@ impl<'a> Reach<'a> {
             Direction::Egress => &class.egress,
             Direction::Ingress => &class.ingress,
         };
-        let (admin, left) = self.first_match(subject, Stage::Admin, other, PortSet::all());
+        // Most clusters have but one tier, and most pairs no rule: what follows does nothing then.
+        let (admin, left) = self.first_match(subject, Stage::Admin, other, None);
         let rest = if subject.isolated() {
-            let rules = subject.rules(Stage::NetworkPolicy);
-            let union = rules.fold(PortSet::none(), |all, (_, _, rule)| {
-                all.union(&self.ports(subject, rule, other))
-            });
-            union.intersection(&left)
+            let rules = subject.rules(Stage::NetworkPolicy).map(|(_, _, rule)| rule);
+            let union = self.union(subject, rules, other);
+            match left {
+                Some(left) => union.intersection(&left),
+                None => union,
+            }
         } else {
             let (accepted, undecided) = self.first_match(subject, Stage::Baseline, other, left);
-            accepted.union(&undecided)
+            match undecided {
+                Some(undecided) => accepted.union(&undecided),
+                None => PortSet::all(),
+            }
         };
-        admin.union(&rest)
+        if admin.is_empty() {
+            rest
+        } else {
+            admin.union(&rest)
+        }
     }
 
     /// What the rules of a tier accept of some ports, and what they leave to the next tier: the first rule that matches
-    /// a port decides on it.
+    /// a port decides on it. `None` is all ports.
     fn first_match(
         &self,
         subject: &Subject<'_>,
         stage: Stage,
         other: &End<'_>,
-        mut left: PortSet,
-    ) -> (PortSet, PortSet) {
+        left: Option<PortSet>,
+    ) -> (PortSet, Option<PortSet>) {
+        let mut rules = subject.rules(stage).peekable();
+        if rules.peek().is_none() {
+            return (PortSet::none(), left);
+        }
+        let mut left = left.unwrap_or_else(PortSet::all);
         let mut accepted = PortSet::none();
         let mut passed = PortSet::none();
-        for (_, _, rule) in subject.rules(stage) {
-            let hit = self.ports(subject, rule, other).intersection(&left);
+        for (_, _, rule) in rules {
+            let hit = self.union(subject, [rule], other).intersection(&left);
             left = left.difference(&hit);
             match rule.action {
                 Action::Accept => accepted = accepted.union(&hit),
@@ -240,21 +254,30 @@ impl<'a> Reach<'a> {
                 Action::Pass => passed = passed.union(&hit),
             }
         }
-        (accepted, left.union(&passed))
+        (accepted, Some(left.union(&passed)))
     }
 
-    /// The ports that a rule matches for the other end.
-    fn ports(&self, subject: &Subject<'_>, rule: &Rule, other: &End<'_>) -> PortSet {
-        if subject.matching_peer(self.index, rule, other).is_none() {
-            return PortSet::none();
+    /// The ports that any of the rules matches for the other end.
+    fn union<'r>(
+        &self,
+        subject: &Subject<'r>,
+        rules: impl IntoIterator<Item = &'r Rule>,
+        other: &End<'_>,
+    ) -> PortSet {
+        let mut ranges = Vec::new();
+        for rule in rules {
+            if subject.matching_peer(self.index, rule, other).is_none() {
+                continue;
+            }
+            match &rule.ports {
+                Ports::Any => return PortSet::all(),
+                Ports::Of(ports) => ranges.extend(ports.iter().flat_map(|port| {
+                    let numbers = subject.numbers(port, other);
+                    numbers.map(|(first, last)| (port.protocol, first, last))
+                })),
+            }
         }
-        match &rule.ports {
-            Ports::Any => PortSet::all(),
-            Ports::Of(ports) => PortSet::of(ports.iter().flat_map(|port| {
-                let numbers = subject.numbers(port, other);
-                numbers.map(|(first, last)| (port.protocol, first, last))
-            })),
-        }
+        PortSet::of(ranges)
     }
 }
 
