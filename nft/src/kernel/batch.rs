@@ -260,52 +260,14 @@ impl Encoder {
     }
 }
 
-/// An operation in words, after "refused to".
+/// An operation in words, after "refused to". A rule's own text may be long, so its comment stands for it.
 pub(super) fn describe(op: &Op) -> String {
-    let members = |elements: &Elements| match elements.len() {
-        1 => "1 element".to_owned(),
-        many => format!("{many} elements"),
-    };
-    let set_or_map = |elements: &Elements| match elements {
-        Elements::Verdicts(_) => "map",
-        _ => "set",
-    };
     match op {
-        Op::AddTable { table, .. } => format!("add table {table}"),
-        Op::DeleteTable { table } => format!("delete table {table}"),
-        Op::AddCounter { table, name, .. } => format!("add counter {table} {name}"),
-        Op::DeleteCounter { table, name } => format!("delete counter {table} {name}"),
-        Op::AddSet {
-            table, name, kind, ..
-        } => format!("add {} {table} {name}", set_or_map(kind)),
-        Op::DeleteSet { table, name } => format!("delete set {table} {name}"),
-        Op::AddElements {
-            table,
-            name,
-            elements,
-            ..
-        } => format!(
-            "add {} to {} {table} {name}",
-            members(elements),
-            set_or_map(elements)
-        ),
-        Op::DeleteElements {
-            table,
-            name,
-            elements,
-            ..
-        } => format!(
-            "delete {} from {} {table} {name}",
-            members(elements),
-            set_or_map(elements)
-        ),
-        Op::AddChain { table, name, .. } => format!("add chain {table} {name}"),
-        Op::DeleteChain { table, name } => format!("delete chain {table} {name}"),
-        Op::FlushChain { table, name } => format!("flush chain {table} {name}"),
         Op::AddRule { table, chain, rule } => match &rule.comment {
             Some(comment) => format!("add rule \"{comment}\" to chain {table} {chain}"),
             None => format!("add a rule to chain {table} {chain}"),
         },
+        _ => op.to_string(),
     }
 }
 
