@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use selvedge::cluster::Text;
-use selvedge::cluster::object::Event;
 use selvedge::compile::{Host, compile};
-use selvedge::index::Index;
 use selvedge::source::Files;
 use selvedge_nft::{IfName, text};
 
@@ -19,10 +17,7 @@ const NODE: &str = "node-1";
 
 fn render(manifests: &Path) -> String {
     let reading = Files::new(manifests).read(Duration::ZERO).unwrap();
-    let mut index = Index::new();
-    for object in reading.snapshot.objects() {
-        index.apply(Event::Apply(object.clone()));
-    }
+    let index = reading.snapshot.index();
     assert!(
         index.node(NODE).is_some(),
         "{} has no {NODE}",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use selvedge::cluster::Text;
-use selvedge::cluster::object::{Event, Pod};
+use selvedge::cluster::object::Pod;
 use selvedge::compile::{Host, compile};
 use selvedge::index::Index;
 use selvedge::policy::PolicyKey;
@@ -61,11 +61,7 @@ fn index(case: &Path) -> Index {
         "{}: {problems:#?}",
         case.display()
     );
-    let mut index = Index::new();
-    for object in reading.snapshot.objects() {
-        index.apply(Event::Apply(object.clone()));
-    }
-    index
+    reading.snapshot.index()
 }
 
 fn expected(case: &Path) -> Vec<Expected> {

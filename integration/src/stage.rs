@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use selvedge::cluster::Text;
-use selvedge::cluster::object::Event;
 use selvedge::compile::{self, Host as CompileHost};
 use selvedge::index::Index;
 use selvedge::source::Files;
@@ -38,11 +37,7 @@ pub fn index_of(manifests: &Path) -> Result<Index, Error> {
     let reading = Files::new(manifests)
         .read(Duration::ZERO)
         .map_err(|error| Error::invalid(error.to_string()))?;
-    let mut index = Index::new();
-    for object in reading.snapshot.objects() {
-        index.apply(Event::Apply(object.clone()));
-    }
-    Ok(index)
+    Ok(reading.snapshot.index())
 }
 
 /// A lab's description with the nodes and pods of a cluster. Pods without an address of their own are left out.

@@ -5,6 +5,7 @@
 
 mod can;
 mod cleanup;
+mod cluster;
 mod completion;
 mod log;
 mod manifests;

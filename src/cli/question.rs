@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Done, Failure, print, warn};
-use crate::cluster::object::{Event, Pod};
+use super::{Done, Failure, cluster, print, warn};
+use crate::cluster::object::Pod;
 use crate::cluster::parse::parse_ip;
 use crate::index::Index;
 use crate::source::Files;
@@ -19,10 +19,12 @@ use crate::verdict::{Connection, Transport, Verdict, evaluate};
 /// Where the cluster is written down, and how to answer.
 #[derive(Debug, Args)]
 pub(super) struct Input {
-    /// The directory (or file) of manifests, as YAML or JSON: Namespaces, Nodes, Pods, NetworkPolicies; Deployments and
-    /// other workloads stand for their pods
-    #[arg(short = 'f', long = "filename", value_name = "DIR")]
-    files: PathBuf,
+    /// A directory (or file) of manifests instead of the live cluster, as YAML or JSON: Namespaces, Nodes, Pods,
+    /// NetworkPolicies; Deployments and other workloads stand for their pods
+    #[arg(short = 'f', long = "filename", value_name = "DIR", conflicts_with_all = ["kubeconfig", "context"])]
+    files: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: cluster::Options,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Output,
@@ -94,22 +96,27 @@ impl Answer {
 }
 
 impl Input {
-    /// Reads the manifests.
+    /// Reads the manifests, or the cluster.
     pub fn load(&self) -> Result<Index, Failure> {
-        let mut files = Files::with_workloads(&self.files);
-        let reading = files.read(Duration::ZERO).map_err(Failure::input)?;
-        for problem in &reading.snapshot.problems {
+        let snapshot = match &self.files {
+            Some(path) => {
+                let reading = Files::with_workloads(path).read(Duration::ZERO);
+                reading.map_err(Failure::input)?.snapshot
+            }
+            None => self.cluster.list()?,
+        };
+        for problem in &snapshot.problems {
             warn(problem);
         }
-        let mut index = Index::new();
-        for object in reading.snapshot.objects() {
-            index.apply(Event::Apply(object.clone()));
-        }
+        let index = snapshot.index();
         if index.pods().next().is_none() {
-            return Err(Failure::Input(format!(
-                "{} has no pods: add Pods, or Deployments and the like that stand for theirs",
-                self.files.display()
-            )));
+            return Err(Failure::Input(match &self.files {
+                Some(path) => format!(
+                    "{} has no pods: add Pods, or Deployments and the like that stand for theirs",
+                    path.display()
+                ),
+                None => "the cluster has no pods".to_owned(),
+            }));
         }
         Ok(index)
     }

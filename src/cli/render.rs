@@ -7,10 +7,8 @@ use selvedge_nft::IfName;
 
 use super::{Done, Failure, interface, manifests, print, warn};
 use crate::cluster::Text;
-use crate::cluster::object::Event;
 use crate::compile::Compiler;
 use crate::enforce::host;
-use crate::index::Index;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,10 +41,7 @@ impl Render {
         }
         let node = Text::from(self.node.as_str());
         manifests::check_node(&snapshot, &node)?;
-        let mut index = Index::new();
-        for object in snapshot.objects() {
-            index.apply(Event::Apply(object.clone()));
-        }
+        let mut index = snapshot.index();
         let host = host::unknown(self.bridge).map_err(Failure::input)?;
         let mut compiler = Compiler::new(node, host);
         let ruleset = compiler.update(&mut index);

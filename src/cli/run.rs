@@ -1,29 +1,39 @@
 //! `selvedge run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use selvedge_nft::IfName;
 
-use super::{Done, Failure, interface, log, manifests};
+use super::{Done, Failure, cluster, interface, log, manifests};
 use crate::cluster::Text;
-use crate::enforce::{self, DaemonError, Settings};
+use crate::enforce::{self, DaemonError, Settings, Source};
+use crate::source::kube::SILENCE;
 
 const EXAMPLES: &str = "\
 Examples:
-  selvedge run --source /etc/selvedge --node node-a
+  selvedge run --node node-a                          the cluster's policies, from its API server
+  selvedge run --source /etc/selvedge --node node-a   those of a directory
   NODE_NAME=node-a selvedge run --source policies.yaml --bridge cni0 --log-format json
 
 It works in the network namespace it is started in, and needs CAP_NET_ADMIN there. On SIGTERM it ends and the rules
 stay in force; `selvedge cleanup` removes them.";
 
-/// Enforce the policies of a directory on this node, and follow every change of it.
+/// Enforce the policies of a cluster, or of a directory, on this node, and follow every change of them.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Run {
-    /// The directory (or file) of manifests: Namespaces, Nodes, Pods and NetworkPolicies, as YAML or JSON
-    #[arg(long, value_name = "DIR")]
-    source: PathBuf,
+    /// A directory (or file) of manifests instead of the API server: Namespaces, Nodes, Pods and NetworkPolicies, as
+    /// YAML or JSON
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "context"])]
+    source: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: cluster::Options,
+    /// How long the API server's streams may be silent before they are made anew; it should be more than the minute
+    /// between two bookmarks
+    #[arg(long, value_name = "SECONDS", default_value_t = SILENCE.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    api_silence: u64,
     /// This node's name, as in the pods' spec.nodeName
     #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     node: String,
@@ -37,22 +47,32 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn execute(self) -> Result<Done, Failure> {
         self.log.install()?;
-        // A path or a name that is not there at the start is more likely misspelt than late.
-        let snapshot = manifests::read(&self.source)?;
-        manifests::check_node(&snapshot, &Text::from(self.node.as_str()))?;
-        drop(snapshot);
+        let source = match self.source {
+            Some(path) => {
+                // A path or a name that is not there at the start is more likely misspelt than late.
+                let snapshot = manifests::read(&path)?;
+                manifests::check_node(&snapshot, &Text::from(self.node.as_str()))?;
+                Source::Files(path)
+            }
+            None => Source::Kube {
+                access: self.cluster.access(),
+                silence: Duration::from_secs(self.api_silence),
+            },
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Failure::unreachable)?;
         let settings = Settings {
-            source: self.source,
+            source,
             node: self.node,
             bridge: self.bridge,
         };
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),
-            Err(error @ DaemonError::Bridge(_)) => Err(Failure::input(error)),
+            Err(error @ (DaemonError::Bridge(_) | DaemonError::Access(_))) => {
+                Err(Failure::input(error))
+            }
             Err(error) => Err(Failure::unreachable(error)),
         }
     }

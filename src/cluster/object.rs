@@ -1,5 +1,6 @@
 //! The objects of a cluster, cut down to what policy needs, and the events that bring them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use ipnetwork::IpNetwork;
 use super::Text;
 use super::labels::Labels;
 use super::port::NamedPort;
-use crate::policy::{Policy, PolicyKey};
+use crate::policy::{Dialect, Policy, PolicyKey};
 
 /// The label that every namespace carries its own name in.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -123,6 +124,52 @@ pub enum Object {
     Policy(Arc<Policy>),
 }
 
+/// The kinds of objects that the index keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// A v1 Pod.
+    Pod,
+    /// A v1 Namespace.
+    Namespace,
+    /// A v1 Node.
+    Node,
+    /// A networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy,
+}
+
+impl ObjectKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pod, Self::Namespace, Self::Node, Self::NetworkPolicy];
+
+    /// The API's word for one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    /// The API's word for many, as it stands in URLs and roles.
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::Pod => "pods",
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::NetworkPolicy => "networkpolicies",
+        }
+    }
+
+    /// The API's group and version.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Pod | Self::Namespace | Self::Node => "v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+}
+
 /// What tells objects apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKey {
@@ -144,6 +191,20 @@ impl Object {
             Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
             Self::Node(node) => ObjectKey::Node(node.name.clone()),
             Self::Policy(policy) => ObjectKey::Policy(policy.key.clone()),
+        }
+    }
+}
+
+impl ObjectKey {
+    /// The object's kind.
+    pub fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Pod(..) => ObjectKind::Pod,
+            Self::Namespace(_) => ObjectKind::Namespace,
+            Self::Node(_) => ObjectKind::Node,
+            Self::Policy(key) => match key.dialect {
+                Dialect::NetworkPolicy => ObjectKind::NetworkPolicy,
+            },
         }
     }
 }
@@ -170,5 +231,12 @@ pub enum Event {
         key: ObjectKey,
         /// The UID of a pod.
         uid: Option<Text>,
+    },
+    /// These are all the objects of a kind that there are: those known beside them are gone.
+    Retain {
+        /// The kind.
+        kind: ObjectKind,
+        /// The keys of its objects.
+        keys: BTreeSet<ObjectKey>,
     },
 }

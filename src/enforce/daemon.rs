@@ -20,19 +20,34 @@ use super::lock::{Lock, LockError};
 use super::reconciler::{Change, Reconciler};
 use super::standing::Standing;
 use crate::cluster::Text;
-use crate::cluster::object::{Event, Object, ObjectKey};
+use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
 use crate::compile::Host;
-use crate::source::watch::{self, Update};
+use crate::source::kube::{self, Access, AccessError, Connection};
+use crate::source::{Update, watch};
 
 /// What the daemon is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The file or directory of manifests.
-    pub source: PathBuf,
+    /// Where the objects come from.
+    pub source: Source,
     /// The node's name.
     pub node: String,
     /// The pods' bridge, where it shall not be looked for.
     pub bridge: Option<IfName>,
+}
+
+/// Where the objects come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A file or directory of manifests.
+    Files(PathBuf),
+    /// The API server.
+    Kube {
+        /// The way to it.
+        access: Access,
+        /// How long its streams may be silent.
+        silence: Duration,
+    },
 }
 
 /// Why the daemon can't do its work.
@@ -52,6 +67,9 @@ pub enum DaemonError {
         /// The system's answer.
         source: io::Error,
     },
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Signals can't be caught.
     #[error("signals can't be caught: {source}")]
     Signals {
@@ -117,21 +135,36 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         part,
         sender: sender.clone(),
     };
-    let files = feed("the watch of the files");
-    watch::watch(settings.source.clone(), move |update| {
-        files.send(Input::Source(update))
-    })
-    .map_err(|source| DaemonError::Source {
-        path: settings.source.display().to_string(),
-        source,
-    })?;
+    let source = match settings.source {
+        Source::Files(path) => {
+            let feed = feed("the watch of the files");
+            let place = path.display().to_string();
+            watch::watch(path, move |update| feed.send(Input::Source(update))).map_err(
+                |source| DaemonError::Source {
+                    path: place.clone(),
+                    source,
+                },
+            )?;
+            place
+        }
+        Source::Kube { access, silence } => {
+            let feed = feed("the watch of the API server");
+            let connection = Connection::new(access).await?;
+            let (place, node) = (connection.place().to_owned(), settings.node.clone());
+            tokio::spawn(async move {
+                let send = |update| feed.send(Input::Source(update));
+                kube::watch(connection, &node, silence, send).await;
+            });
+            place
+        }
+    };
     let interfaces = feed("the watch of the network interfaces");
     let links = tokio::spawn(links::watch(move |links| {
         interfaces.send(Input::Links(links))
     }));
     info!(
         node = settings.node,
-        source = %settings.source.display(),
+        source,
         "selvedge {} starts",
         env!("CARGO_PKG_VERSION")
     );
@@ -210,8 +243,10 @@ impl<D: Dataplane> State<D> {
             Input::Source(update) => {
                 let first = update.synced && !self.synced;
                 self.synced |= update.synced;
-                let problems = update.problems.iter().map(ToString::to_string);
-                self.source_problems.update(problems);
+                if let Some(problems) = update.problems {
+                    let problems = problems.iter().map(ToString::to_string);
+                    self.source_problems.update(problems);
+                }
                 for event in update.events {
                     self.note(&event);
                     self.changes.push(Change::Cluster(event));
@@ -250,6 +285,12 @@ impl<D: Dataplane> State<D> {
             } => {
                 self.nodes.remove(name);
             }
+            Event::Retain {
+                kind: ObjectKind::Node,
+                keys,
+            } => self
+                .nodes
+                .retain(|name| keys.contains(&ObjectKey::Node(name.clone()))),
             _ => {}
         }
     }

@@ -15,7 +15,7 @@ fn state() -> (State<Fake>, Fake) {
 fn source(events: Vec<Event>, synced: bool) -> Input {
     Input::Source(Update {
         events,
-        problems: Vec::new(),
+        problems: None,
         synced,
     })
 }

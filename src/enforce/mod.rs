@@ -22,6 +22,6 @@ pub mod standing;
 pub mod summary;
 
 pub use committer::{Committer, Outcome};
-pub use daemon::{DaemonError, Settings, run};
+pub use daemon::{DaemonError, Settings, Source, run};
 pub use lock::{Lock, LockError};
 pub use reconciler::{Change, Reconciler};

@@ -18,7 +18,9 @@ use slab::Slab;
 
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::{Event, NAMESPACE_NAME_LABEL, Node, Object, ObjectKey, Pod};
+use crate::cluster::object::{
+    Event, NAMESPACE_NAME_LABEL, Node, Object, ObjectKey, ObjectKind, Pod,
+};
 use crate::cluster::selector::PodSelector;
 use crate::policy::{Direction, Peer, Peers, Policy, PolicyKey, PortMatch, Ports};
 
@@ -69,18 +71,56 @@ impl Index {
             }
             Event::Apply(Object::Node(node)) => self.apply_node(node),
             Event::Apply(Object::Policy(policy)) => self.apply_policy(policy),
-            Event::Delete { key, uid } => match key {
-                ObjectKey::Pod(namespace, name) => {
-                    self.delete_pod(&namespace, &name, uid.as_ref());
+            Event::Delete { key, uid } => self.delete(&key, uid.as_ref()),
+            Event::Retain { kind, keys } => {
+                let gone = self
+                    .keys(kind)
+                    .into_iter()
+                    .filter(|key| !keys.contains(key));
+                for key in gone.collect::<Vec<_>>() {
+                    self.delete(&key, None);
                 }
-                ObjectKey::Namespace(name) => self.set_namespace_labels(&name, None),
-                ObjectKey::Node(name) => {
-                    if self.nodes.remove(&name).is_some() {
-                        self.changes.nodes.insert(name);
-                    }
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey, uid: Option<&Text>) {
+        match key {
+            ObjectKey::Pod(namespace, name) => self.delete_pod(namespace, name, uid),
+            ObjectKey::Namespace(name) => self.set_namespace_labels(name, None),
+            ObjectKey::Node(name) => {
+                if self.nodes.remove(name).is_some() {
+                    self.changes.nodes.insert(name.clone());
                 }
-                ObjectKey::Policy(key) => self.delete_policy(&key),
-            },
+            }
+            ObjectKey::Policy(key) => self.delete_policy(key),
+        }
+    }
+
+    /// The keys of all objects of a kind.
+    fn keys(&self, kind: ObjectKind) -> Vec<ObjectKey> {
+        match kind {
+            ObjectKind::Pod => {
+                let pods = self.pods.iter().map(|(_, pod)| pod);
+                pods.map(|pod| ObjectKey::Pod(pod.namespace.clone(), pod.name.clone()))
+                    .collect()
+            }
+            ObjectKind::Namespace => {
+                let known = self
+                    .namespaces
+                    .iter()
+                    .filter(|(_, entry)| entry.labels.is_some());
+                known
+                    .map(|(name, _)| ObjectKey::Namespace(name.clone()))
+                    .collect()
+            }
+            ObjectKind::Node => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
+            ObjectKind::NetworkPolicy => self
+                .policies
+                .keys()
+                .cloned()
+                .map(ObjectKey::Policy)
+                .collect(),
         }
     }
 

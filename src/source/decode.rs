@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::salvage;
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::{Addresses, Namespace, Node, Object, Pod};
+use crate::cluster::object::{Addresses, Namespace, Node, Object, ObjectKind, Pod};
 use crate::cluster::parse::{parse_cidr, parse_ip};
 use crate::cluster::port::{NamedPort, Protocol};
 use crate::policy::Problem;
@@ -110,8 +110,10 @@ fn collect<'a>(
 }
 
 fn item(leaf: &Leaf<'_>) -> Option<Item> {
-    let kind = Kind::of(leaf.kind)?;
-    let result = match kind.concerns(leaf.api_version) {
+    let kind = ObjectKind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == leaf.kind)?;
+    let result = match concerns(kind, leaf.api_version) {
         Ok(true) => decode(kind, leaf.value),
         Ok(false) => return None,
         Err(reason) => Err(Undecodable {
@@ -126,60 +128,31 @@ fn item(leaf: &Leaf<'_>) -> Option<Item> {
     })
 }
 
-/// The kinds that matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Pod,
-    Namespace,
-    Node,
-    NetworkPolicy,
-}
-
-impl Kind {
-    fn of(kind: &str) -> Option<Self> {
-        [Self::Pod, Self::Namespace, Self::Node, Self::NetworkPolicy]
-            .into_iter()
-            .find(|k| k.name() == kind)
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Pod => "Pod",
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::NetworkPolicy => "NetworkPolicy",
-        }
-    }
-
-    const fn api_version(self) -> &'static str {
-        match self {
-            Self::Pod | Self::Namespace | Self::Node => "v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
-        }
-    }
-
-    /// Whether an object of this kind and API version is the one that is meant: other groups have kinds of the same
-    /// name (crd.projectcalico.org's NetworkPolicy), and those are skipped. An error says why an object that is
-    /// plainly meant can't be taken; skipping it quietly would leave open what its author believes closed.
-    fn concerns(self, api_version: Option<&str>) -> Result<bool, String> {
-        let expected = self.api_version();
-        match api_version {
-            Some(version) if version == expected => Ok(true),
-            None => Err(format!("missing; it must be {expected}")),
-            Some(version) => {
-                let group = version.split_once('/').map_or("", |(group, _)| group);
-                match (self, group) {
-                    (_, "") | (Self::NetworkPolicy, "extensions" | "networking.k8s.io") => {
-                        Err(format!("{version:?} is not {expected}"))
-                    }
-                    _ => Ok(false),
+/// Whether an object of this kind and API version is the one that is meant: other groups have kinds of the same
+/// name (crd.projectcalico.org's NetworkPolicy), and those are skipped. An error says why an object that is
+/// plainly meant can't be taken; skipping it quietly would leave open what its author believes closed.
+fn concerns(kind: ObjectKind, api_version: Option<&str>) -> Result<bool, String> {
+    let expected = kind.api_version();
+    match api_version {
+        Some(version) if version == expected => Ok(true),
+        None => Err(format!("missing; it must be {expected}")),
+        Some(version) => {
+            let group = version.split_once('/').map_or("", |(group, _)| group);
+            match (kind, group) {
+                (_, "") | (ObjectKind::NetworkPolicy, "extensions" | "networking.k8s.io") => {
+                    Err(format!("{version:?} is not {expected}"))
                 }
+                _ => Ok(false),
             }
         }
     }
 }
 
-fn decode(kind: Kind, value: &Value) -> Result<Decoded, Undecodable> {
+/// Reads an object of which the kind is known.
+///
+/// # Errors
+/// When not even its name can be read.
+pub(super) fn decode(kind: ObjectKind, value: &Value) -> Result<Decoded, Undecodable> {
     let mut problems = Vec::new();
     let meta = metadata(kind, value, &mut problems).map_err(|problem| Undecodable {
         kind: kind.name(),
@@ -187,13 +160,13 @@ fn decode(kind: Kind, value: &Value) -> Result<Decoded, Undecodable> {
         problem,
     })?;
     let object = match kind {
-        Kind::Pod => Object::Pod(pod(value, meta, &mut problems)),
-        Kind::Namespace => {
+        ObjectKind::Pod => Object::Pod(pod(value, meta, &mut problems)),
+        ObjectKind::Namespace => {
             let labels = labels(value, &mut problems);
             Object::Namespace(Namespace::new(meta.name, &labels))
         }
-        Kind::Node => Object::Node(node(value, meta, &mut problems)),
-        Kind::NetworkPolicy => {
+        ObjectKind::Node => Object::Node(node(value, meta, &mut problems)),
+        ObjectKind::NetworkPolicy => {
             let mut policy = salvage::network_policy(value, &meta.namespace, &meta.name);
             policy.problems.splice(0..0, std::mem::take(&mut problems));
             Object::Policy(Arc::new(policy))
@@ -208,7 +181,11 @@ struct Metadata {
     name: Text,
 }
 
-fn metadata(kind: Kind, value: &Value, problems: &mut Vec<Problem>) -> Result<Metadata, Problem> {
+fn metadata(
+    kind: ObjectKind,
+    value: &Value,
+    problems: &mut Vec<Problem>,
+) -> Result<Metadata, Problem> {
     let location = "metadata.name";
     let name = match at(value, "metadata", "name") {
         None | Some(Value::Null) => return Err(problem(location, "missing")),
@@ -218,7 +195,7 @@ fn metadata(kind: Kind, value: &Value, problems: &mut Vec<Problem>) -> Result<Me
     let name = valid_name(location, &name)?;
     let location = "metadata.namespace";
     let namespace = match at(value, "metadata", "namespace") {
-        _ if matches!(kind, Kind::Namespace | Kind::Node) => String::new(),
+        _ if matches!(kind, ObjectKind::Namespace | ObjectKind::Node) => String::new(),
         None | Some(Value::Null) => String::new(),
         Some(namespace) => scalar(namespace, location, problems)
             .ok_or_else(|| problem(location, "it must be a string"))?,

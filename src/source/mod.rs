@@ -17,10 +17,13 @@
 pub mod decode;
 pub mod document;
 pub mod files;
+pub mod kube;
 mod salvage;
 pub mod snapshot;
+pub mod update;
 pub mod watch;
 pub mod workloads;
 
 pub use files::{Files, Reading, SourceError};
 pub use snapshot::{Origin, Snapshot, SourceProblem, diff};
+pub use update::Update;

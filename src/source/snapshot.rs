@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
 use crate::cluster::object::{Event, Namespace, Object, ObjectKey, Pod};
+use crate::index::Index;
 
 /// The objects of a source, each with the place that it comes from, and what could not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,6 +92,11 @@ impl Snapshot {
             .or_insert((object, Some(origin)));
     }
 
+    /// Takes in an object of a live cluster, which stands in no file.
+    pub(super) fn insert_live(&mut self, object: Object) {
+        self.objects.insert(object.key(), (object, None));
+    }
+
     /// Changes the pods, in the order of their keys.
     pub(super) fn pods_mut(&mut self) -> impl Iterator<Item = &mut Pod> {
         let objects = self.objects.values_mut();
@@ -119,6 +125,15 @@ impl Snapshot {
                     (Object::Namespace(namespace), None)
                 });
         }
+    }
+
+    /// The index of its objects.
+    pub fn index(&self) -> Index {
+        let mut index = Index::new();
+        for object in self.objects() {
+            index.apply(Event::Apply(object.clone()));
+        }
+        index
     }
 
     /// The objects, in the order of their keys.

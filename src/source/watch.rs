@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use inotify::{Inotify, WatchDescriptor, WatchMask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::Update;
 use super::files::{Files, Reading};
 use super::snapshot::{Snapshot, SourceProblem, diff};
-use crate::cluster::object::Event;
 
 /// How long nothing must have changed before the files are read, and how old a file's last change must be.
 pub const QUIET: Duration = Duration::from_millis(20);
@@ -27,17 +27,6 @@ pub const LATEST: Duration = Duration::from_millis(200);
 
 /// How often the files are looked at where inotify can't watch them.
 const BLIND: Duration = Duration::from_secs(5);
-
-/// What a look at the files has brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Update {
-    /// What has changed. The first update has everything there is.
-    pub events: Vec<Event>,
-    /// All that is wrong with the files now.
-    pub problems: Vec<SourceProblem>,
-    /// Whether the files have been read as a whole; false while there is nothing at the root yet.
-    pub synced: bool,
-}
 
 /// Watches the files at `root` from a thread of its own and hands `send` an [`Update`] whenever something has
 /// changed, first of all the first complete look at them. While there is nothing at `root`, the thread waits; updates
@@ -223,10 +212,11 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
         if !first && events.is_empty() && problems == self.problems {
             return Ok(());
         }
+        let changed = first || problems != self.problems;
         self.problems.clone_from(&problems);
         let update = Update {
             events,
-            problems,
+            problems: changed.then_some(problems),
             synced: self.snapshot.is_some(),
         };
         match (self.send)(update) {

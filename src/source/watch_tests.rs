@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
-use crate::cluster::object::Object;
+use crate::cluster::object::{Event, Object};
 
 /// Far longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,6 +15,11 @@ fn watched(root: &Path) -> Receiver<Update> {
 
 fn node(name: &str) -> String {
     format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")
+}
+
+/// What an update says is wrong.
+fn problems(update: &Update) -> Vec<SourceProblem> {
+    update.problems.clone().unwrap_or_default()
 }
 
 /// The events until an update says `name`, applied or deleted; then what was said of it.
@@ -48,7 +53,7 @@ fn the_first_update_has_everything() {
 fn an_empty_directory_is_a_complete_answer() {
     let directory = tempfile::tempdir().unwrap();
     let update = watched(directory.path()).recv_timeout(PATIENCE).unwrap();
-    assert!(update.synced && update.events.is_empty() && update.problems.is_empty());
+    assert!(update.synced && update.events.is_empty() && problems(&update).is_empty());
 }
 
 #[test]
@@ -123,7 +128,7 @@ fn a_directory_may_appear_later_and_vanish_without_opening_anything() {
     let updates = watched(&root);
     let update = updates.recv_timeout(PATIENCE).unwrap();
     assert!(!update.synced && update.events.is_empty());
-    assert!(update.problems[0].as_str().contains("waiting for it"));
+    assert!(problems(&update)[0].as_str().contains("waiting for it"));
     // As `mv` puts a whole directory in place.
     let made = directory.path().join("made");
     fs::create_dir(&made).unwrap();
@@ -131,14 +136,14 @@ fn a_directory_may_appear_later_and_vanish_without_opening_anything() {
     fs::create_dir(directory.path().join("not")).unwrap();
     fs::rename(&made, &root).unwrap();
     let (_, update) = until(&updates, "n1");
-    assert!(update.synced && update.problems.is_empty());
+    assert!(update.synced && problems(&update).is_empty());
     fs::rename(&root, &made).unwrap();
     let update = updates.recv_timeout(PATIENCE).unwrap();
     assert!(update.events.is_empty());
-    assert!(update.problems[0].as_str().contains("stays in force"));
+    assert!(problems(&update)[0].as_str().contains("stays in force"));
     fs::rename(&made, &root).unwrap();
     let update = updates.recv_timeout(PATIENCE).unwrap();
-    assert!(update.events.is_empty() && update.problems.is_empty());
+    assert!(update.events.is_empty() && problems(&update).is_empty());
 }
 
 #[test]
@@ -175,7 +180,8 @@ fn a_file_that_stays_empty_is_said_and_opens_nothing() {
     fs::write(&file, "").unwrap();
     let update = updates.recv_timeout(PATIENCE).unwrap();
     assert!(update.events.is_empty());
-    let all: Vec<&str> = update.problems.iter().map(SourceProblem::as_str).collect();
+    let problems = problems(&update);
+    let all: Vec<&str> = problems.iter().map(SourceProblem::as_str).collect();
     assert!(
         all.iter().any(|p| p.contains("the file is empty")),
         "{all:?}"

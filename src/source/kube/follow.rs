@@ -1,0 +1,370 @@
+//! One kind of objects, listed and watched for ever.
+//!
+//! Not kube-runtime's watcher, because a node's firewall must not go back in time nor stand still: lists are always
+//! consistent ones (that watcher begins at resourceVersion 0, what any cache may have), HTTP 410 on a watch leads to a new
+//! list, a server that asks to be left alone (429, 503) is, and a stream that has fallen silent is made anew.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use form_urlencoded::Serializer;
+use futures_util::{StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use tokio::sync::mpsc;
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+use tracing::debug;
+
+use super::access::{ApiError, Connection, unreachable};
+use super::answer::{self, Entry, Line};
+use crate::cluster::object::{ObjectKey, ObjectKind};
+
+/// Objects a page.
+const PAGE: usize = 250;
+
+/// The longest line of a watch, in bytes: etcd takes objects of 1.5 MiB, and JSON may escape each of their bytes.
+const LONGEST_LINE: usize = 16 << 20;
+
+/// How long the server shall keep a watch up; between this and twice this.
+const WATCH: Duration = Duration::from_secs(240);
+
+/// A stream that lived so long was a good one, whatever became of it.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// The first wait after a failure; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest wait between two attempts, and the longest that a server is left alone for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// So many senseless answers in a row to a watch from one version, and the objects are listed anew.
+const STRIKES: u32 = 3;
+
+/// What is told of a kind.
+#[derive(Debug)]
+pub enum News {
+    /// An object is there, or has changed.
+    Applied(Box<Entry>),
+    /// An object is gone.
+    Deleted(Box<Entry>),
+    /// Everything there is has been told.
+    Listed {
+        /// The keys of all of it.
+        keys: BTreeSet<ObjectKey>,
+        /// The names of what has no key, because it can't be read.
+        unreadable: BTreeSet<String>,
+    },
+    /// Nothing can be heard at present.
+    Lost(ApiError),
+    /// It can again.
+    Found,
+    /// The stream has ended and is made anew.
+    Restarted,
+}
+
+/// Follows one kind.
+pub struct Follower {
+    /// The way to the server.
+    pub connection: Connection,
+    /// The kind.
+    pub kind: ObjectKind,
+    /// Only the object of this name.
+    pub only: Option<String>,
+    /// How long a stream may be silent. Servers send bookmarks about every minute.
+    pub silence: Duration,
+    /// Where the news go.
+    pub sender: mpsc::Sender<(ObjectKind, News)>,
+}
+
+/// That nobody listens any more.
+struct Deaf;
+
+/// Why an attempt ended.
+enum End {
+    Failed(ApiError),
+    Deaf,
+}
+
+impl From<ApiError> for End {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Deaf> for End {
+    fn from(_: Deaf) -> Self {
+        Self::Deaf
+    }
+}
+
+/// What is known between attempts.
+#[derive(Default)]
+struct State {
+    /// Up to which version everything has been told; `None` until there was a whole list.
+    version: Option<String>,
+    /// Whether the server has refused a streaming list.
+    paged: bool,
+    /// Failures since the last success.
+    failures: u32,
+    /// Senseless answers since the last sensible one.
+    strikes: u32,
+    /// Whether the loss has been told.
+    lost: bool,
+}
+
+impl Follower {
+    /// Follows until nobody listens.
+    pub async fn follow(self) {
+        let mut state = State::default();
+        loop {
+            let started = Instant::now();
+            let error = match self.attempt(&mut state).await {
+                Ok(()) => {
+                    if self.tell(News::Restarted).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Err(End::Deaf) => return,
+                Err(End::Failed(error)) => error,
+            };
+            if started.elapsed() >= GOOD {
+                state.failures = 0;
+            }
+            let wait = self.judge(&mut state, &error).await;
+            debug!(kind = self.kind.name(), ?wait, "{error}");
+            if self.tell(News::Restarted).await.is_err() {
+                return;
+            }
+            // One broken stream is no news: servers restart, and load balancers cut.
+            if state.failures > 1 && !std::mem::replace(&mut state.lost, true) {
+                let lost = News::Lost(error);
+                if self.tell(lost).await.is_err() {
+                    return;
+                }
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Lists everything once, in pages.
+    ///
+    /// # Errors
+    /// [`ApiError`] when a page can't be had.
+    pub async fn list_once(self) -> Result<(), ApiError> {
+        match self.list(&mut State::default()).await {
+            Ok(()) | Err(End::Deaf) => Ok(()),
+            Err(End::Failed(error)) => Err(error),
+        }
+    }
+
+    /// What an error means for the next attempt; the answer is how long to wait before it.
+    async fn judge(&self, state: &mut State, error: &ApiError) -> Duration {
+        let streamed = state.version.is_none() && !state.paged;
+        if streamed
+            && matches!(
+                error,
+                ApiError::Refused {
+                    code: 400 | 422,
+                    ..
+                }
+            )
+        {
+            // The server has no streaming lists, or not for us.
+            state.paged = true;
+            return Duration::ZERO;
+        }
+        state.failures = state.failures.saturating_add(1);
+        if error.is_unauthorized() {
+            self.connection.renew().await;
+        }
+        if error.is_gone() {
+            state.version = None;
+            if state.failures == 1 {
+                return Duration::ZERO;
+            }
+        } else if !matches!(error, ApiError::Unreachable { .. }) {
+            state.strikes += 1;
+            if state.strikes >= STRIKES {
+                state.strikes = 0;
+                state.version = None;
+            }
+        }
+        let wait = FIRST_WAIT
+            .saturating_mul(2_u32.saturating_pow(state.failures - 1))
+            .min(LONGEST_WAIT);
+        let asked = error.retry_after().unwrap_or_default().min(LONGEST_WAIT);
+        // Nodes that fail together shall not come back together.
+        wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+            .max(asked.mul_f64(1.0 + fastrand::f64() / 4.0))
+    }
+
+    /// One list, or one watch to its end.
+    async fn attempt(&self, state: &mut State) -> Result<(), End> {
+        if state.version.is_none() && state.paged {
+            return self.list(state).await;
+        }
+        self.watch(state).await
+    }
+
+    async fn list(&self, state: &mut State) -> Result<(), End> {
+        let mut listing = Listing::default();
+        let mut next: Option<String> = None;
+        loop {
+            let limit = PAGE.to_string();
+            let mut query = vec![("limit", limit.as_str())];
+            query.extend(next.as_deref().map(|token| ("continue", token)));
+            let bytes = self.connection.get_all(&self.path(&query)).await?;
+            let page = answer::page(self.kind, &bytes)?;
+            drop(bytes);
+            self.found(state).await?;
+            for entry in page.entries {
+                listing.note(&entry);
+                self.tell(News::Applied(Box::new(entry))).await?;
+            }
+            next = page.next;
+            if next.is_none() {
+                self.tell(listing.end()).await?;
+                state.version = Some(page.version);
+                state.failures = 0;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn watch(&self, state: &mut State) -> Result<(), End> {
+        let seconds = WATCH.mul_f64(1.0 + fastrand::f64()).as_secs().to_string();
+        let mut query = vec![
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", &seconds),
+        ];
+        match &state.version {
+            Some(version) => query.push(("resourceVersion", version)),
+            None => query.extend([
+                ("sendInitialEvents", "true"),
+                ("resourceVersionMatch", "NotOlderThan"),
+            ]),
+        }
+        let body = self.connection.get(&self.path(&query)).await?;
+        self.found(state).await?;
+        let mut listing = state.version.is_none().then(Listing::default);
+        let mut lines = lines(body);
+        let started = Instant::now();
+        let mut heard = false;
+        loop {
+            let line = match tokio::time::timeout(self.silence, lines.next()).await {
+                Ok(Some(line)) => line?,
+                Ok(None) if listing.is_none() && (heard || started.elapsed() >= GOOD) => {
+                    return Ok(());
+                }
+                Ok(None) => {
+                    let reason = "the stream ended before it told anything".to_owned();
+                    return Err(ApiError::Unreachable { reason }.into());
+                }
+                // Nothing may have happened; whether the server is there, the next request will tell.
+                Err(_) if listing.is_none() => return Ok(()),
+                Err(_) => {
+                    let reason = format!("it fell silent for {:?} in a list", self.silence);
+                    return Err(ApiError::Unreachable { reason }.into());
+                }
+            };
+            if line.is_empty() {
+                continue;
+            }
+            let version = match answer::line(self.kind, line.as_bytes())? {
+                Line::Error(error) => return Err(error.into()),
+                Line::Applied(entry) => {
+                    if let Some(listing) = &mut listing {
+                        listing.note(&entry);
+                    }
+                    let version = entry.version.clone();
+                    self.tell(News::Applied(Box::new(entry))).await?;
+                    version
+                }
+                Line::Deleted(entry) => {
+                    let version = entry.version.clone();
+                    self.tell(News::Deleted(Box::new(entry))).await?;
+                    version
+                }
+                Line::Bookmark { version, listed } => {
+                    if listed && let Some(listing) = listing.take() {
+                        self.tell(listing.end()).await?;
+                    }
+                    version
+                }
+            };
+            heard = true;
+            state.strikes = 0;
+            // Until the list is whole there is no version to go on from.
+            if listing.is_none() {
+                state.failures = 0;
+                if !version.is_empty() {
+                    state.version = Some(version);
+                }
+            }
+        }
+    }
+
+    fn path(&self, query: &[(&str, &str)]) -> String {
+        let version = self.kind.api_version();
+        let root = if version.contains('/') { "apis" } else { "api" };
+        let path = format!("/{root}/{version}/{}?", self.kind.resource());
+        let query_start = path.len();
+        let mut path = Serializer::for_suffix(path, query_start);
+        path.extend_pairs(query);
+        if let Some(name) = &self.only {
+            path.append_pair("fieldSelector", &format!("metadata.name={name}"));
+        }
+        path.finish()
+    }
+
+    async fn found(&self, state: &mut State) -> Result<(), Deaf> {
+        match std::mem::take(&mut state.lost) {
+            true => self.tell(News::Found).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn tell(&self, news: News) -> Result<(), Deaf> {
+        let sent = self.sender.send((self.kind, news)).await;
+        sent.map_err(|_| Deaf)
+    }
+}
+
+/// What a list has told so far.
+#[derive(Default)]
+struct Listing {
+    keys: BTreeSet<ObjectKey>,
+    unreadable: BTreeSet<String>,
+}
+
+impl Listing {
+    fn note(&mut self, entry: &Entry) {
+        match entry.key() {
+            Some(key) => drop(self.keys.insert(key)),
+            None => drop(self.unreadable.insert(entry.name())),
+        }
+    }
+
+    fn end(self) -> News {
+        News::Listed {
+            keys: self.keys,
+            unreadable: self.unreadable,
+        }
+    }
+}
+
+/// The lines of a body.
+fn lines(body: Body) -> impl futures_util::Stream<Item = Result<String, ApiError>> + Unpin {
+    let parts = body.into_data_stream().map_err(io::Error::other);
+    let reader = StreamReader::new(parts);
+    FramedRead::new(reader, LinesCodec::new_with_max_length(LONGEST_LINE))
+        .map_err(|error| unreachable(&error))
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -1,0 +1,320 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body as Answered, Bytes};
+use axum::extract::{Request, State as Shared};
+use axum::response::Response;
+use futures_util::stream;
+
+use super::*;
+
+/// Far longer than anything here takes; only a test that fails waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a stream ends.
+#[derive(Clone, Copy)]
+enum Ending {
+    Clean,
+    Cut,
+    Never,
+}
+
+struct Answer {
+    code: u16,
+    retry_after: Option<u32>,
+    lines: Vec<String>,
+    ending: Ending,
+}
+
+fn stream_of(lines: &[&str], ending: Ending) -> Answer {
+    let lines = lines.iter().map(|line| format!("{line}\n")).collect();
+    Answer {
+        code: 200,
+        retry_after: None,
+        lines,
+        ending,
+    }
+}
+
+fn says(code: u16, body: &str) -> Answer {
+    let lines = vec![body.to_owned()];
+    Answer {
+        code,
+        retry_after: None,
+        lines,
+        ending: Ending::Clean,
+    }
+}
+
+fn added(name: &str, version: u32) -> String {
+    format!(
+        r#"{{"type":"ADDED","object":{{"metadata":{{"name":"{name}","resourceVersion":"{version}"}}}}}}"#
+    )
+}
+
+fn listed(version: u32) -> String {
+    format!(
+        r#"{{"type":"BOOKMARK","object":{{"metadata":{{"resourceVersion":"{version}","annotations":{{"k8s.io/initial-events-end":"true"}}}}}}}}"#
+    )
+}
+
+const GONE: &str =
+    r#"{"kind":"Status","code":410,"reason":"Expired","message":"too old resource version"}"#;
+
+/// A server that gives these answers in their order, then a silent stream for ever, and keeps what it was asked.
+#[derive(Clone, Default)]
+struct Script {
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    asked: Arc<Mutex<Vec<(Instant, String)>>>,
+}
+
+async fn answer(Shared(script): Shared<Script>, request: Request) -> Response {
+    let asked = (Instant::now(), request.uri().to_string());
+    script.asked.lock().unwrap().push(asked);
+    let next = script.answers.lock().unwrap().pop_front();
+    let next = next.unwrap_or_else(|| stream_of(&[], Ending::Never));
+    let mut response = Response::builder().status(next.code);
+    if let Some(seconds) = next.retry_after {
+        response = response.header("Retry-After", seconds);
+    }
+    let lines = next.lines.into_iter().map(|line| Ok(Bytes::from(line)));
+    let body = match next.ending {
+        Ending::Clean => Answered::from_stream(stream::iter(lines)),
+        Ending::Cut => {
+            let cut = Err(io::Error::other("cut"));
+            // Apart, so that what was said before gets out.
+            let cut = stream::once(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                cut
+            });
+            Answered::from_stream(stream::iter(lines).chain(cut))
+        }
+        Ending::Never => Answered::from_stream(stream::iter(lines).chain(stream::pending())),
+    };
+    response.body(body).unwrap()
+}
+
+struct Followed {
+    script: Script,
+    news: mpsc::Receiver<(ObjectKind, News)>,
+}
+
+impl Followed {
+    async fn new(answers: Vec<Answer>) -> Self {
+        let script = Script {
+            answers: Arc::new(Mutex::new(answers.into())),
+            ..Script::default()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(answer).with_state(script.clone());
+        tokio::spawn(async { axum::serve(listener, app).await });
+        let (sender, news) = mpsc::channel(64);
+        let follower = Follower {
+            connection: Connection::to(&url),
+            kind: ObjectKind::Namespace,
+            only: None,
+            silence: Duration::from_millis(300),
+            sender,
+        };
+        tokio::spawn(follower.follow());
+        Self { script, news }
+    }
+
+    /// The next so many news, in short.
+    async fn hear(&mut self, count: usize) -> Vec<String> {
+        let mut heard = Vec::new();
+        while heard.len() < count {
+            let news = tokio::time::timeout(PATIENCE, self.news.recv()).await;
+            heard.push(match news.unwrap().unwrap().1 {
+                News::Applied(entry) => format!("+{}", entry.name()),
+                News::Deleted(entry) => format!("-{}", entry.name()),
+                News::Listed { keys, unreadable } => {
+                    format!("listed {} {}", keys.len(), unreadable.len())
+                }
+                News::Lost(error) => format!("lost: {error}"),
+                News::Found => "found".to_owned(),
+                News::Restarted => continue,
+            });
+        }
+        heard
+    }
+
+    /// What was asked, once there were so many requests; the parts that are always the same are left out.
+    async fn asked(&self, count: usize) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.script.asked.lock().unwrap().len() < count {
+            assert!(
+                Instant::now() < deadline,
+                "only {:?}",
+                self.script.asked.lock().unwrap()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let asked = self.script.asked.lock().unwrap();
+        let short = asked.iter().take(count).map(|(_, uri)| {
+            let (path, query) = uri.split_once('?').unwrap();
+            assert_eq!(path, "/api/v1/namespaces");
+            let constant = ["watch=true", "allowWatchBookmarks=true"];
+            let kept = query
+                .split('&')
+                .filter(|part| !constant.contains(part) && !part.starts_with("timeoutSeconds="));
+            kept.collect::<Vec<_>>().join("&")
+        });
+        short.collect()
+    }
+}
+
+const STREAMED: &str = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+
+#[tokio::test]
+async fn a_streaming_list_goes_over_into_the_watch() {
+    let first = [added("a", 3), added("b", 5), listed(7), added("c", 9)];
+    let lines: Vec<&str> = first.iter().map(String::as_str).collect();
+    let mut followed = Followed::new(vec![stream_of(&lines, Ending::Clean)]).await;
+    let heard = followed.hear(4).await;
+    assert_eq!(
+        heard,
+        ["+Namespace a", "+Namespace b", "listed 2 0", "+Namespace c"]
+    );
+    assert_eq!(followed.asked(2).await, [STREAMED, "resourceVersion=9"]);
+}
+
+#[tokio::test]
+async fn where_there_are_no_streaming_lists_pages_are_read() {
+    let refusal = r#"{"kind":"Status","code":422,"reason":"Invalid","message":"sendInitialEvents is forbidden"}"#;
+    let one = r#"{"metadata":{"resourceVersion":"7","continue":"a+b"},"items":[{"metadata":{"name":"a"}}]}"#;
+    let two = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"b"}}]}"#;
+    let answers = vec![says(422, refusal), says(200, one), says(200, two)];
+    let mut followed = Followed::new(answers).await;
+    let heard = followed.hear(3).await;
+    assert_eq!(heard, ["+Namespace a", "+Namespace b", "listed 2 0"]);
+    let expected = [
+        STREAMED,
+        "limit=250",
+        "limit=250&continue=a%2Bb",
+        "resourceVersion=7",
+    ];
+    assert_eq!(followed.asked(4).await, expected);
+}
+
+#[tokio::test]
+async fn a_version_that_is_gone_leads_to_a_new_list() {
+    let whole = [added("a", 3), listed(7)];
+    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
+    let event = format!(r#"{{"type":"ERROR","object":{GONE}}}"#);
+    for gone in [says(410, GONE), stream_of(&[&event], Ending::Clean)] {
+        let answers = vec![
+            stream_of(&lines, Ending::Clean),
+            gone,
+            stream_of(&lines, Ending::Never),
+        ];
+        let mut followed = Followed::new(answers).await;
+        let heard = followed.hear(4).await;
+        assert_eq!(
+            heard,
+            ["+Namespace a", "listed 1 0", "+Namespace a", "listed 1 0"]
+        );
+        assert_eq!(
+            followed.asked(3).await,
+            [STREAMED, "resourceVersion=7", STREAMED]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_cut_stream_goes_on_where_it_was_and_is_no_news() {
+    let first = [added("a", 3), listed(7), added("b", 8)];
+    let lines: Vec<&str> = first.iter().map(String::as_str).collect();
+    let more = added("c", 9);
+    let answers = vec![
+        stream_of(&lines, Ending::Cut),
+        stream_of(&[&more], Ending::Cut),
+    ];
+    let mut followed = Followed::new(answers).await;
+    let heard = followed.hear(4).await;
+    assert_eq!(
+        heard,
+        ["+Namespace a", "listed 1 0", "+Namespace b", "+Namespace c"]
+    );
+    let expected = [STREAMED, "resourceVersion=8", "resourceVersion=9"];
+    assert_eq!(followed.asked(3).await, expected);
+}
+
+#[tokio::test]
+async fn a_list_that_breaks_off_is_begun_anew() {
+    let part = added("a", 3);
+    let whole = [added("b", 3), listed(7)];
+    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
+    for ending in [Ending::Clean, Ending::Cut, Ending::Never] {
+        let answers = vec![
+            stream_of(&[&part], ending),
+            stream_of(&lines, Ending::Never),
+        ];
+        let mut followed = Followed::new(answers).await;
+        let heard = followed.hear(3).await;
+        assert_eq!(heard, ["+Namespace a", "+Namespace b", "listed 1 0"]);
+        assert_eq!(followed.asked(2).await, [STREAMED, STREAMED]);
+    }
+}
+
+#[tokio::test]
+async fn a_loss_is_told_once_and_so_is_its_end() {
+    let whole = [added("a", 3), listed(7)];
+    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
+    let answers = vec![
+        says(503, "no"),
+        says(503, "no"),
+        says(500, "no"),
+        stream_of(&lines, Ending::Never),
+    ];
+    let mut followed = Followed::new(answers).await;
+    let heard = followed.hear(4).await;
+    let expected = [
+        "lost: it answers 503 Service Unavailable",
+        "found",
+        "+Namespace a",
+        "listed 1 0",
+    ];
+    assert_eq!(heard, expected);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is() {
+    let mut busy = says(429, "too many requests");
+    busy.retry_after = Some(1);
+    let followed = Followed::new(vec![busy]).await;
+    followed.asked(2).await;
+    let asked = followed.script.asked.lock().unwrap();
+    assert!(asked[1].0 - asked[0].0 >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_made_anew() {
+    let whole = [added("a", 3), listed(7)];
+    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
+    let followed = Followed::new(vec![stream_of(&lines, Ending::Never)]).await;
+    let asked = followed.asked(3).await;
+    assert_eq!(asked, [STREAMED, "resourceVersion=7", "resourceVersion=7"]);
+}
+
+#[tokio::test]
+async fn nonsense_leads_to_a_new_list_in_the_end() {
+    let whole = [added("a", 3), listed(7)];
+    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
+    let mut answers = vec![stream_of(&lines, Ending::Clean)];
+    answers.extend((0..3).map(|_| stream_of(&["<html>"], Ending::Clean)));
+    answers.push(stream_of(&lines, Ending::Never));
+    let followed = Followed::new(answers).await;
+    let old = "resourceVersion=7";
+    assert_eq!(followed.asked(5).await, [STREAMED, old, old, old, STREAMED]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_listed_by_its_name() {
+    let lines = [added("NO NAME", 3), listed(7)];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut followed = Followed::new(vec![stream_of(&lines, Ending::Never)]).await;
+    assert_eq!(followed.hear(2).await, ["+Namespace NO NAME", "listed 0 1"]);
+}
