@@ -21,6 +21,34 @@ pub trait Dataplane {
     /// [`DataplaneError::Refused`] names the first operation that was refused; nothing has changed then. After any
     /// other error the state is unknown and must be read back.
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError>;
+
+    /// What others have done to the tables that are listened for, since the last call. It does not wait.
+    fn interference(&mut self) -> Vec<Interference> {
+        Vec::new()
+    }
+}
+
+/// What somebody else has done to tables that are ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interference {
+    /// A transaction changed them.
+    Changed {
+        /// The tables.
+        tables: Vec<TableId>,
+        /// Who did it, if the kernel says so.
+        by: Option<Process>,
+    },
+    /// Something may have happened unheard: too much at once, or while nobody listened.
+    Unheard,
+}
+
+/// A process, as the kernel names it in its notifications.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number, in the PID namespace of the kernel's choice.
+    pub id: u32,
+    /// Its name, at most 15 bytes.
+    pub name: String,
 }
 
 /// What it took to carry out a transaction.

@@ -14,13 +14,13 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::kernel::State;
 pub use self::kernel::errno;
-use crate::dataplane::{Committed, Dataplane, DataplaneError};
+use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference};
 use crate::name::Name;
 use crate::ruleset::{Ruleset, TableId};
 use crate::transaction::{Op, Transaction};
@@ -50,6 +50,7 @@ struct Inner {
     read_faults: VecDeque<i32>,
     refused: BTreeMap<Name, i32>,
     reads: usize,
+    interference: Vec<Interference>,
 }
 
 impl Fake {
@@ -66,8 +67,19 @@ impl Fake {
     /// Changes the tables behind the back of whoever uses the kernel. No rule of the kernel's is checked.
     pub fn interfere(&self, change: impl FnOnce(&mut Ruleset)) {
         let mut inner = self.lock();
-        let mut ruleset = inner.state.ruleset.clone();
+        let before = inner.state.ruleset.clone();
+        let mut ruleset = before.clone();
         change(&mut ruleset);
+        let all = before.tables.keys().chain(ruleset.tables.keys());
+        let changed = all.filter(|id: &&TableId| before.tables.get(*id) != ruleset.tables.get(*id));
+        let changed: BTreeSet<TableId> = changed.cloned().collect();
+        if !changed.is_empty() {
+            let tables = changed.into_iter().collect();
+            let by = None;
+            inner
+                .interference
+                .push(Interference::Changed { tables, by });
+        }
         inner.state = State::holding(ruleset);
     }
 
@@ -159,6 +171,10 @@ impl Dataplane for Fake {
             messages: transaction.len(),
             bytes: 0,
         })
+    }
+
+    fn interference(&mut self) -> Vec<Interference> {
+        std::mem::take(&mut self.lock().interference)
     }
 }
 

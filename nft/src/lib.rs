@@ -28,7 +28,7 @@ pub mod text;
 mod transaction;
 mod value;
 
-pub use dataplane::{Committed, Dataplane, DataplaneError};
+pub use dataplane::{Committed, Dataplane, DataplaneError, Interference, Process};
 pub use diff::diff;
 pub use fake::{Fake, Fault, errno};
 pub use kernel::Kernel;

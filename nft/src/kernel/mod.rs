@@ -17,6 +17,7 @@ mod encode;
 mod expr;
 #[allow(unsafe_code)]
 mod ffi;
+mod monitor;
 mod objects;
 mod read;
 mod request;
@@ -25,16 +26,18 @@ mod userdata;
 mod wire;
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use nftnl::nftnl_sys::libc;
 
-use crate::dataplane::{Committed, Dataplane, DataplaneError};
+use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference};
 use crate::ruleset::{Ruleset, TableId};
 use crate::transaction::Transaction;
 use batch::{Batch, Unsayable};
+use monitor::Monitor;
 use read::Reader;
 use request::Fault;
 use socket::Socket;
@@ -43,11 +46,15 @@ use socket::Socket;
 const READ_ATTEMPTS: u32 = 10;
 const READ_PAUSE: Duration = Duration::from_millis(2);
 
+/// A batch of so many bytes is carried out while nobody listens: each of its elements would be told.
+const LARGE_BATCH: usize = 256 * 1024;
+
 /// The nftables of the network namespace in which it was opened.
 pub struct Kernel {
     socket: Socket,
     /// The last sequence number used.
     seq: u32,
+    monitor: Option<Monitor>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -68,6 +75,7 @@ impl Kernel {
         let mut kernel = Self {
             socket: Socket::open()?,
             seq: 0,
+            monitor: None,
         };
         kernel.generation()?;
         Ok(kernel)
@@ -84,6 +92,21 @@ impl Kernel {
     /// [`DataplaneError`] when the kernel does not answer.
     pub fn generation(&mut self) -> Result<u32, DataplaneError> {
         self.reader().generation()
+    }
+
+    /// Begins to listen for what others do to these tables, for [`Dataplane::interference`]. It must be called in the
+    /// network namespace that the value was opened in.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Unreachable`] when the kernel's notifications can't be had.
+    pub fn listen(&mut self, tables: Vec<TableId>) -> Result<(), DataplaneError> {
+        self.monitor = Some(Monitor::open(tables, self.port_id())?);
+        Ok(())
+    }
+
+    /// What becomes readable when there is interference to be taken, once [`Kernel::listen`] was called.
+    pub fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.monitor.as_ref().map(AsFd::as_fd)
     }
 
     fn reader(&mut self) -> Reader<'_> {
@@ -107,6 +130,39 @@ impl Kernel {
             true => Ok(ruleset),
             false => Err(Fault::Changed),
         }
+    }
+
+    fn carry_out(
+        &mut self,
+        batch: &Batch,
+        transaction: &Transaction,
+    ) -> Result<(), DataplaneError> {
+        self.socket.drain();
+        self.socket.send(&batch.bytes)?;
+        self.outcome(batch, transaction)
+    }
+
+    /// Carries a large batch out while nobody here listens to what the kernel would tell of each of its elements.
+    fn carry_out_unheard(
+        &mut self,
+        batch: &Batch,
+        transaction: &Transaction,
+    ) -> Result<(), DataplaneError> {
+        let before = self.generation()?;
+        if let Some(monitor) = &self.monitor {
+            monitor.pause()?;
+        }
+        let outcome = self.carry_out(batch, transaction);
+        if let Some(monitor) = &self.monitor {
+            monitor.listen()?;
+        }
+        let after = self.generation()?;
+        if let Some(monitor) = &mut self.monitor
+            && (outcome.is_err() || !monitor::is_next(before, after))
+        {
+            monitor.miss();
+        }
+        outcome
     }
 
     /// Waits for the outcome of a batch that has been sent.
@@ -213,12 +269,20 @@ impl Dataplane for Kernel {
             return Ok(Committed::default());
         }
         self.seq = batch.last_seq() + 1;
-        self.socket.drain();
-        self.socket.send(&batch.bytes)?;
-        self.outcome(&batch, transaction)?;
+        match batch.bytes.len() > LARGE_BATCH && self.monitor.is_some() {
+            true => self.carry_out_unheard(&batch, transaction)?,
+            false => self.carry_out(&batch, transaction)?,
+        }
         Ok(Committed {
             messages: batch.messages,
             bytes: batch.bytes.len(),
         })
+    }
+
+    fn interference(&mut self) -> Vec<Interference> {
+        self.monitor
+            .as_mut()
+            .map(Monitor::heard)
+            .unwrap_or_default()
     }
 }

@@ -43,6 +43,14 @@ pub(super) const fn family_number(family: Family) -> u8 {
     }
 }
 
+/// The family of an `NFPROTO_*`, if it is one of ours.
+pub(super) fn family_of(number: u8) -> Option<Family> {
+    let families = [Family::Inet, Family::Bridge];
+    families
+        .into_iter()
+        .find(|family| family_number(*family) == number)
+}
+
 /// `NF_INET_*`, which `NF_BR_*` equal.
 const fn hook_number(hook: Hook) -> u32 {
     match hook {

@@ -30,7 +30,7 @@ const TORN_ATTEMPTS: u32 = 20;
 const TORN_PAUSE: Duration = Duration::from_millis(5);
 
 /// The first attribute of all of nf_tables' messages: the table's name. The second of an element list: the set's.
-const TABLE_ATTR: u16 = 1;
+pub(super) const TABLE_ATTR: u16 = 1;
 const SET_ATTR: u16 = 2;
 /// `NFTA_FLOWTABLE_NAME`.
 const FLOWTABLE_NAME_ATTR: u16 = 2;
@@ -39,7 +39,7 @@ const GET_FLOWTABLE: libc::c_int = 23;
 /// `NFTA_RULE_CHAIN`.
 const RULE_CHAIN_ATTR: u16 = 2;
 /// `NFTA_GEN_ID`.
-const GENERATION_ATTR: u16 = 1;
+pub(super) const GENERATION_ATTR: u16 = 1;
 
 /// Reads one state; how to know that it was one is the caller's business.
 pub(super) struct Reader<'a> {

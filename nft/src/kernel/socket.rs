@@ -1,7 +1,7 @@
 //! The netlink socket: one call a batch, buffers that grow to fit, and answers from the kernel only.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nftnl::nftnl_sys::libc;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -121,6 +121,35 @@ impl Socket {
         }
     }
 
+    /// Joins a multicast group.
+    pub(super) fn join(&self, group: libc::c_int) -> Result<(), DataplaneError> {
+        let joining = unreachable("listening to the kernel's notifications");
+        self.raw.join(group).map_err(joining)
+    }
+
+    /// Leaves a multicast group.
+    pub(super) fn leave(&self, group: libc::c_int) -> Result<(), DataplaneError> {
+        let leaving = unreachable("listening to the kernel's notifications");
+        self.raw.leave(group).map_err(leaving)
+    }
+
+    /// The next datagram from the kernel, if one is there.
+    ///
+    /// # Errors
+    /// `ENOBUFS` when some had no room and were lost.
+    pub(super) fn receive_now(&mut self) -> io::Result<Option<&[u8]>> {
+        let fd = self.raw.as_fd().as_raw_fd();
+        loop {
+            match recv(fd, &mut self.received, MsgFlags::MSG_DONTWAIT) {
+                // Multicast is the kernel's alone to send, to this group.
+                Ok(len) => return Ok(Some(self.received.get(..len).unwrap_or_default())),
+                Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
     /// Throws away what is left of earlier answers.
     pub(super) fn drain(&mut self) {
         let fd = self.raw.as_fd().as_raw_fd();
@@ -130,5 +159,11 @@ impl Socket {
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.raw.as_fd()
     }
 }

@@ -143,6 +143,21 @@ impl<'a> Message<'a> {
         u32::from_ne_bytes([self.bytes[8], self.bytes[9], self.bytes[10], self.bytes[11]])
     }
 
+    /// `nlmsg_pid`: of a notification, the port that asked for the change.
+    pub(super) fn port(&self) -> u32 {
+        u32::from_ne_bytes([
+            self.bytes[12],
+            self.bytes[13],
+            self.bytes[14],
+            self.bytes[15],
+        ])
+    }
+
+    /// `nfgen_family`, if there is nfnetlink's header.
+    pub(super) fn family(&self) -> Option<u8> {
+        self.payload().first().copied()
+    }
+
     /// What follows `struct nlmsghdr`.
     pub(super) fn payload(&self) -> &'a [u8] {
         &self.bytes[NLMSG_HEADER..]

@@ -7,6 +7,7 @@ mod agree;
 mod consistency;
 mod errors;
 mod foreign;
+mod interference;
 mod intervals;
 mod lab;
 mod listing;

@@ -31,14 +31,27 @@ impl RawSocket {
 
     /// Turns on a socket option of netlink's own (`NETLINK_*`).
     pub(in super::super) fn enable(&self, option: libc::c_int) -> io::Result<()> {
-        let mut on: libc::c_int = 1;
+        self.set(option, 1)
+    }
+
+    /// Joins a multicast group (`NFNLGRP_*`).
+    pub(in super::super) fn join(&self, group: libc::c_int) -> io::Result<()> {
+        self.set(libc::NETLINK_ADD_MEMBERSHIP, group)
+    }
+
+    /// Leaves it.
+    pub(in super::super) fn leave(&self, group: libc::c_int) -> io::Result<()> {
+        self.set(libc::NETLINK_DROP_MEMBERSHIP, group)
+    }
+
+    fn set(&self, option: libc::c_int, mut value: libc::c_int) -> io::Result<()> {
         let len = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the socket is open, and `len` bytes are readable at `on`.
+        // SAFETY: the socket is open, and `len` bytes are readable at `value`.
         let result = unsafe {
             mnl_sys::mnl_socket_setsockopt(
                 self.0.as_raw_socket(),
                 option,
-                (&raw mut on).cast(),
+                (&raw mut value).cast(),
                 len,
             )
         };
