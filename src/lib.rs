@@ -14,6 +14,7 @@
 //! - [`compile`]: the index's nftables ruleset for one node
 //! - [`verdict`]: whether a connection passes, by the policies and by the compiled ruleset, which must agree
 //! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
+//! - [`observe`]: metrics and health, over HTTP
 //! - [`cli`]: the command line, one file a subcommand
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod compile;
 pub mod enforce;
 pub mod index;
+pub mod observe;
 pub mod policy;
 pub mod source;
 pub mod verdict;

@@ -9,11 +9,18 @@ const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmet
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\n";
 
 fn selvedge(arguments: &[&str]) -> Output {
+    selvedge_in(&[], arguments)
+}
+
+/// Runs it with these environment variables.
+fn selvedge_in(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_selvedge"))
         .args(arguments)
         .env_remove("NODE_NAME")
         .env_remove("RUST_LOG")
         .env_remove("SELVEDGE_LOG")
+        .env_remove("SELVEDGE_LOG_FORMAT")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .unwrap()
@@ -74,6 +81,36 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         2,
         &["a=b=c"],
     );
+}
+
+#[test]
+fn the_log_is_set_up_by_the_environment_too() {
+    let run = ["run", "--source", "/no/such/directory", "--node", "a"];
+    let said = |environment: &[(&str, &str)], more: &[&str]| {
+        let output = selvedge_in(environment, &[&run[..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{environment:?}");
+        text(&output.stderr)
+    };
+    let refused = said(&[("SELVEDGE_LOG_FORMAT", "yaml")], &[]);
+    assert!(
+        refused.contains("yaml") && refused.contains("json"),
+        "{refused}"
+    );
+    for (name, value) in [("SELVEDGE_LOG_FORMAT", "json"), ("SELVEDGE_LOG", "debug")] {
+        for more in [&[][..], &["-v"], &["--log-format", "text"]] {
+            let stderr = said(&[(name, value)], more);
+            assert!(
+                stderr.contains("/no/such/directory"),
+                "{name} {more:?}: {stderr}"
+            );
+        }
+    }
+    // The command line counts for more.
+    let stderr = said(
+        &[("SELVEDGE_LOG_FORMAT", "json")],
+        &["--log-format", "yaml"],
+    );
+    assert!(stderr.contains("yaml"), "{stderr}");
 }
 
 #[test]

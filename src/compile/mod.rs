@@ -22,6 +22,7 @@ use selvedge_nft::{Family, IfName, Ruleset, TableId};
 
 use crate::cluster::Text;
 use crate::index::Index;
+use crate::policy::Direction;
 
 use state::State;
 
@@ -95,6 +96,12 @@ impl Compiler {
         let ruleset = state.ruleset();
         self.state = Some(state);
         ruleset
+    }
+
+    /// How many pods of the node are isolated in a direction.
+    pub fn isolated(&self, direction: Direction) -> usize {
+        let isolated = |state: &State| state.isolated(direction);
+        self.state.as_ref().map_or(0, isolated)
     }
 
     /// What the node's policies ask for that nothing can fulfil, such as a port name that no pod has: one line each,

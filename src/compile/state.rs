@@ -25,6 +25,8 @@ pub(super) struct State {
     node: Option<Node>,
     isolating: bool,
     pods: BTreeMap<PodKey, LocalPod>,
+    /// How many of them are isolated in a direction.
+    isolated: BTreeMap<Direction, usize>,
     pub(super) policies: BTreeMap<(PolicyKey, Direction), PolicyChain>,
     pub(super) sets: BTreeMap<Name, UsedSet>,
     pub(super) by_selector: BTreeMap<Arc<PodSelector>, BTreeSet<Name>>,
@@ -41,6 +43,7 @@ impl State {
             node: index.node(node).cloned(),
             isolating: false,
             pods: BTreeMap::new(),
+            isolated: BTreeMap::new(),
             policies: BTreeMap::new(),
             sets: BTreeMap::new(),
             by_selector: BTreeMap::new(),
@@ -129,6 +132,11 @@ impl State {
         }
     }
 
+    /// See [`super::Compiler::isolated`].
+    pub fn isolated(&self, direction: Direction) -> usize {
+        self.isolated.get(&direction).copied().unwrap_or_default()
+    }
+
     /// See [`super::Compiler::warnings`].
     pub fn warnings(&self) -> Vec<String> {
         let named = self.sets.iter().filter(|(name, used)| {
@@ -199,6 +207,9 @@ impl State {
             }
             self.write_pod_chain(key, direction, &new);
             self.write_dispatch(key, direction, &old, &new);
+            let isolated = self.isolated.entry(direction).or_default();
+            *isolated += usize::from(new.policies(direction).is_some());
+            *isolated -= usize::from(old.policies(direction).is_some());
             for policy in old.policies(direction).unwrap_or_default() {
                 let stays = new
                     .policies(direction)

@@ -1,11 +1,13 @@
 //! From the ruleset that is wanted to one that the kernel has acknowledged.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use selvedge_nft::{Dataplane, DataplaneError, Ruleset, TableId, diff};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::summary::Summary;
+use crate::observe::{ErrorKind, Held, Observer};
 
 /// The first wait after an error; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -26,9 +28,16 @@ pub struct Committer<D> {
     tables: Vec<TableId>,
     /// `None` while it must be read back.
     acknowledged: Option<Ruleset>,
+    /// While it must: what it may hold if nobody else has changed it. Nothing before it was ever known.
+    expected: Vec<Ruleset>,
+    /// Whether somebody has changed it, and that was not put right yet.
+    drifted: bool,
+    /// How much it holds, as far as that is known.
+    held: Held,
     failure: Option<Failure>,
     /// Whether the dataplane has been as it should be before.
     settled: bool,
+    observer: Arc<Observer>,
 }
 
 #[derive(Debug)]
@@ -50,15 +59,31 @@ pub enum Outcome {
 }
 
 impl<D: Dataplane> Committer<D> {
-    /// A committer for these tables of `dataplane`.
+    /// A committer for these tables of `dataplane`, which tells nobody.
     pub fn new(dataplane: D, tables: Vec<TableId>) -> Self {
         Self {
             dataplane,
             tables,
             acknowledged: None,
+            expected: Vec::new(),
+            drifted: false,
+            held: Held::default(),
             failure: None,
             settled: false,
+            observer: Observer::new(),
         }
+    }
+
+    /// Tells `observer` of commits, and of what the dataplane holds.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Whether the dataplane has been as it should be, at least once.
+    pub fn settled(&self) -> bool {
+        self.settled
     }
 
     /// Makes the dataplane hold `desired`, in one transaction. `changed` says that it may differ from last time's.
@@ -93,21 +118,42 @@ impl<D: Dataplane> Committer<D> {
     }
 
     fn attempt(&mut self, desired: &Ruleset) -> Result<Outcome, DataplaneError> {
-        let current = match self.acknowledged.take() {
-            Some(acknowledged) => acknowledged,
-            None => self.dataplane.read(&self.tables)?,
+        let (current, read) = match self.acknowledged.take() {
+            Some(acknowledged) => (acknowledged, false),
+            None => (self.read_back()?, true),
         };
         let transaction = diff(&current, desired);
         if transaction.is_empty() {
             self.acknowledged = Some(desired.clone());
+            self.expected.clear();
+            self.drifted = false;
+            if read {
+                self.observer.in_force();
+            }
             return Ok(Outcome::Unchanged);
         }
         let started = Instant::now();
-        let committed = self.dataplane.commit(&transaction)?;
+        let committed = match self.dataplane.commit(&transaction) {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.observer.metrics.not_committed(&error);
+                self.expected = vec![current, desired.clone()];
+                return Err(error);
+            }
+        };
         let took = started.elapsed();
         // A clone of what was wanted, not of what was read: it shares its parts with the next one.
         self.acknowledged = Some(desired.clone());
-        let summary = Summary::of(&transaction);
+        self.expected.clear();
+        let summary = Summary::of(&transaction, &current);
+        self.held = summary.applied_to(self.held);
+        let metrics = &self.observer.metrics;
+        metrics.committed(committed, took);
+        metrics.holds(self.held);
+        if std::mem::take(&mut self.drifted) {
+            metrics.drift_repaired();
+        }
+        self.observer.in_force();
         info!(
             messages = committed.messages,
             bytes = committed.bytes,
@@ -117,10 +163,28 @@ impl<D: Dataplane> Committer<D> {
         Ok(Outcome::Committed(summary))
     }
 
+    /// Reads what the dataplane holds, and looks whether somebody else has changed it.
+    fn read_back(&mut self) -> Result<Ruleset, DataplaneError> {
+        let read = self.dataplane.read(&self.tables).inspect_err(|_| {
+            self.observer.metrics.error(ErrorKind::ReadBack);
+        })?;
+        self.held = Held::by(&read);
+        self.observer.metrics.holds(self.held);
+        let as_left = |expected: &Ruleset| diff(expected, &read).is_empty();
+        if !self.expected.is_empty() && !self.expected.iter().any(as_left) {
+            warn!("somebody else has changed the ruleset; it will be put right");
+            self.drifted = true;
+        }
+        // Should the repair fail, what was found is no news.
+        self.expected = vec![read.clone()];
+        Ok(read)
+    }
+
     /// Takes note of a failure; the answer is when to try again.
     fn failed(&mut self, error: &DataplaneError) -> Instant {
         self.acknowledged = None;
         let text = error.to_string();
+        self.observer.not_in_force(&text);
         let attempts = self.failure.as_ref().map_or(0, |f| f.attempts);
         if self.failure.as_ref().is_none_or(|f| f.text != text) {
             error!("not committed, will be tried again; what was in force stays in force: {text}");

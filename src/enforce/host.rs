@@ -54,12 +54,7 @@ pub fn unknown(named: Option<IfName>) -> Result<Host, selvedge_nft::InvalidName>
 
 /// Finds the pods' bridge: the one `named`, else the bridge that has an address in one of the node's pod CIDRs.
 pub fn find(links: &[Link], pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> Found {
-    let mut warnings = Vec::new();
-    if links.iter().any(|link| link.name == IPVS_LINK) {
-        warnings.push(format!(
-            "kube-proxy is in IPVS mode ({IPVS_LINK} is there): ClusterIP traffic to pods of this node passes by the policies; use its iptables or nftables mode"
-        ));
-    }
+    let mut warnings: Vec<String> = ipvs(links).into_iter().collect();
     let mut bridges: Vec<&Link> = links.iter().filter(|link| link.bridge).collect();
     bridges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let candidates: Vec<&Link> = match named {
@@ -104,6 +99,15 @@ pub fn find(links: &[Link], pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> 
         .collect();
     let host = name(bridge).map(|bridge| Host { bridge, ports });
     Found { host, warnings }
+}
+
+/// What is wrong where kube-proxy is in IPVS mode; `None` where it isn't. It is among the warnings of [`find`], too.
+pub fn ipvs(links: &[Link]) -> Option<String> {
+    links.iter().any(|link| link.name == IPVS_LINK).then(|| {
+        format!(
+            "kube-proxy is in IPVS mode ({IPVS_LINK} is there): ClusterIP traffic to pods of this node passes by the policies; use its iptables or nftables mode"
+        )
+    })
 }
 
 fn carries(link: &Link, pod_cidrs: &[IpNetwork]) -> bool {

@@ -17,6 +17,8 @@ pub mod daemon;
 pub mod host;
 pub mod links;
 pub mod lock;
+#[cfg(test)]
+mod observed_tests;
 pub mod reconciler;
 pub mod standing;
 pub mod summary;

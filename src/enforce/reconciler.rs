@@ -1,5 +1,6 @@
 //! Events in, ruleset out.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use selvedge_nft::Dataplane;
@@ -10,6 +11,8 @@ use crate::cluster::Text;
 use crate::cluster::object::Event;
 use crate::compile::{Compiler, Host, tables};
 use crate::index::Index;
+use crate::observe::{Counts, Observer};
+use crate::policy::Direction;
 
 /// One change that the ruleset may depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,17 +30,39 @@ pub struct Reconciler<D> {
     compiler: Compiler,
     committer: Committer<D>,
     warnings: Standing,
+    /// When the oldest change came that no commit has followed yet.
+    oldest: Option<Instant>,
+    node: Text,
+    observer: Arc<Observer>,
 }
 
 impl<D: Dataplane> Reconciler<D> {
-    /// A reconciler for the node of this name, with an empty cluster. Nothing is read or sent yet.
+    /// A reconciler for the node of this name, with an empty cluster, which tells nobody. Nothing is read or sent yet.
     pub fn new(dataplane: D, node: Text, host: Host) -> Self {
         Self {
             index: Index::new(),
-            compiler: Compiler::new(node, host),
+            compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
             warnings: Standing::default(),
+            oldest: None,
+            node,
+            observer: Observer::new(),
         }
+    }
+
+    /// Tells `observer` how much is known of the cluster, of commits, and of the time from a change to its commit.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<Observer>) -> Self {
+        self.committer = self.committer.observed_by(observer.clone());
+        self.observer = observer;
+        self
+    }
+
+    /// Says when a change came that is to be taken in next; of several, the oldest counts. The time from there to the
+    /// acknowledgement is observed by the [`Self::step`] whose commit follows from it, be it after failures. The first
+    /// commit is not: it waits for everything to be known.
+    pub fn heard(&mut self, at: Instant) {
+        self.oldest = Some(self.oldest.map_or(at, |oldest| oldest.min(at)));
     }
 
     /// Takes changes in without acting on them: before everything is known that a first commit needs.
@@ -50,6 +75,9 @@ impl<D: Dataplane> Reconciler<D> {
                 Change::Host(host) => self.compiler.set_host(host),
             }
         }
+        if any {
+            self.count();
+        }
         any
     }
 
@@ -59,7 +87,32 @@ impl<D: Dataplane> Reconciler<D> {
         let changed = self.take(changes);
         let desired = self.compiler.update(&mut self.index);
         self.warnings.update(self.compiler.warnings());
-        self.committer.reconcile(&desired, changed, now)
+        self.count();
+        let first = !self.committer.settled();
+        let outcome = self.committer.reconcile(&desired, changed, now);
+        match outcome {
+            Outcome::Retry(_) => {}
+            Outcome::Unchanged => self.oldest = None,
+            Outcome::Committed(_) => {
+                if let Some(oldest) = self.oldest.take().filter(|_| !first) {
+                    self.observer.metrics.event_in_force(oldest.elapsed());
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Tells how much is known. It costs the same for any cluster.
+    fn count(&self) {
+        self.observer.metrics.cluster(Counts {
+            policies: self.index.policy_count(),
+            policy_problems: self.index.policy_problem_count() + self.warnings.len(),
+            namespaces: self.index.namespace_count(),
+            pods: self.index.pod_count(),
+            local_pods: self.index.pod_count_on(&self.node),
+            isolated_ingress: self.compiler.isolated(Direction::Ingress),
+            isolated_egress: self.compiler.isolated(Direction::Egress),
+        });
     }
 }
 

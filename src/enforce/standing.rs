@@ -22,4 +22,14 @@ impl Standing {
         }
         self.lines = now;
     }
+
+    /// How many stand.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether none stands.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use selvedge_nft::{Op, Transaction};
+use selvedge_nft::{Op, Ruleset, Transaction};
+
+use crate::observe::Held;
 
 /// How many of each thing a transaction touches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,25 +32,47 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts.
-    pub fn of(transaction: &Transaction) -> Self {
+    /// Counts what a transaction does to `current`. What goes with its table or its set counts as deleted.
+    pub fn of(transaction: &Transaction, current: &Ruleset) -> Self {
         let mut sum = Self::default();
         for op in &transaction.ops {
             match op {
                 Op::AddTable { .. } => sum.tables_added += 1,
-                Op::DeleteTable { .. } => sum.tables_deleted += 1,
+                Op::DeleteTable { table } => {
+                    sum.tables_deleted += 1;
+                    let held = current.tables.get(table).map(|t| Held::by_table(t));
+                    let held = held.unwrap_or_default();
+                    sum.chains_deleted += held.chains;
+                    sum.sets_deleted += held.sets;
+                    sum.elements_deleted += held.elements;
+                }
                 Op::AddChain { .. } => sum.chains_added += 1,
                 Op::FlushChain { .. } => sum.chains_rewritten += 1,
                 Op::DeleteChain { .. } => sum.chains_deleted += 1,
                 Op::AddRule { .. } => sum.rules_added += 1,
                 Op::AddSet { .. } => sum.sets_added += 1,
-                Op::DeleteSet { .. } => sum.sets_deleted += 1,
+                Op::DeleteSet { table, name } => {
+                    sum.sets_deleted += 1;
+                    let table = current.tables.get(table);
+                    let set = table.and_then(|table| table.sets.get(name));
+                    sum.elements_deleted += set.map_or(0, |set| set.elements.len());
+                }
                 Op::AddElements { elements, .. } => sum.elements_added += elements.len(),
                 Op::DeleteElements { elements, .. } => sum.elements_deleted += elements.len(),
                 Op::AddCounter { .. } | Op::DeleteCounter { .. } => {}
             }
         }
         sum
+    }
+
+    /// How much is held after the transaction, of what was held before it.
+    pub fn applied_to(&self, held: Held) -> Held {
+        let after = |held: usize, added: usize, deleted| (held + added).saturating_sub(deleted);
+        Held {
+            chains: after(held.chains, self.chains_added, self.chains_deleted),
+            sets: after(held.sets, self.sets_added, self.sets_deleted),
+            elements: after(held.elements, self.elements_added, self.elements_deleted),
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
+
 use super::{Index, NAMESPACE_NAME_LABEL};
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
@@ -129,6 +131,32 @@ impl Index {
         let id = self.addresses.owner(address)?;
         let members = self.selectors.members(selector)?;
         members.contains(id).then(|| self.pods.get(id as usize))?
+    }
+
+    /// How many pods there are.
+    pub fn pod_count(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// How many pods are scheduled to a node.
+    pub fn pod_count_on(&self, node: &Text) -> usize {
+        let pods = self.by_node.get(node).map_or(0, RoaringBitmap::len);
+        usize::try_from(pods).unwrap_or(usize::MAX)
+    }
+
+    /// How many namespaces there are, known by their objects or by their pods.
+    pub fn namespace_count(&self) -> usize {
+        self.namespaces.len()
+    }
+
+    /// How many policies there are.
+    pub fn policy_count(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// How much is wrong with them: all their problems.
+    pub fn policy_problem_count(&self) -> usize {
+        self.policy_problems
     }
 
     /// How many distinct selectors the policies use.

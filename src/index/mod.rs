@@ -37,6 +37,8 @@ pub struct Index {
     by_node: HashMap<Text, RoaringBitmap>,
     addresses: AddressBook,
     policies: BTreeMap<PolicyKey, PolicyEntry>,
+    /// How many problems they have together.
+    policy_problems: usize,
     selectors: Selectors,
     subjects: HashMap<SelectorId, BTreeSet<PolicyKey>>,
     changes: Changes,
@@ -370,6 +372,7 @@ impl Index {
         let others = other_selectors(&policy);
         let others: Vec<SelectorId> = others.iter().map(|s| self.acquire(s)).collect();
         self.delete_policy(&policy.key);
+        self.policy_problems += policy.problems.len();
         let key = policy.key.clone();
         self.subjects
             .entry(subject)
@@ -388,6 +391,7 @@ impl Index {
         let Some(entry) = self.policies.remove(key) else {
             return;
         };
+        self.policy_problems -= entry.policy.problems.len();
         if let Some(policies) = self.subjects.get_mut(&entry.subject) {
             policies.remove(key);
             if policies.is_empty() {

@@ -1,0 +1,436 @@
+//! What is counted.
+//!
+//! Names are `selvedge_…` in base units (seconds, bytes); labels take their values from the closed enums here, so that
+//! there are as many series on the first day as on the last. Every series is there from the start, with zero.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+use selvedge_nft::{Committed, DataplaneError, Ruleset, Table};
+
+use super::exposition;
+use super::process::Process;
+
+/// From a quarter of a millisecond to five seconds.
+const SECONDS: [f64; 14] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+
+type Label = [(&'static str, &'static str); 1];
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// What an error was about: the label `kind` of `selvedge_errors_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The source could not be read: a directory, a file.
+    Source,
+    /// An object could not be read as it is written.
+    Decode,
+    /// The API server could not be reached, or refused.
+    Api,
+    /// A Kubernetes Event could not be written.
+    Event,
+    /// A commit was refused, or its outcome is not known.
+    Commit,
+    /// The kernel's state could not be read back.
+    ReadBack,
+    /// The host's network interfaces could not be followed.
+    Links,
+    /// Something else of the host could not be read.
+    Host,
+}
+
+impl ErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Source,
+        Self::Decode,
+        Self::Api,
+        Self::Event,
+        Self::Commit,
+        Self::ReadBack,
+        Self::Links,
+        Self::Host,
+    ];
+
+    fn label(self) -> Label {
+        let value = match self {
+            Self::Source => "source",
+            Self::Decode => "decode",
+            Self::Api => "api",
+            Self::Event => "event",
+            Self::Commit => "commit",
+            Self::ReadBack => "read_back",
+            Self::Links => "links",
+            Self::Host => "host",
+        };
+        [("kind", value)]
+    }
+}
+
+/// What is listed and watched: the label `kind` of what is said about it, in the API's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// Pods.
+    Pod,
+    /// Namespaces.
+    Namespace,
+    /// Nodes.
+    Node,
+    /// NetworkPolicies.
+    NetworkPolicy,
+}
+
+impl ObjectKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pod, Self::Namespace, Self::Node, Self::NetworkPolicy];
+
+    fn label(self) -> Label {
+        let value = match self {
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::NetworkPolicy => "NetworkPolicy",
+        };
+        [("kind", value)]
+    }
+}
+
+const ACKNOWLEDGED: Label = [("result", "acknowledged")];
+const REFUSED: Label = [("result", "refused")];
+const UNKNOWN: Label = [("result", "unknown")];
+const INGRESS: Label = [("direction", "ingress")];
+const EGRESS: Label = [("direction", "egress")];
+
+/// How much of the cluster is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Policies.
+    pub policies: usize,
+    /// What is wrong with them, and what they ask for that nothing can fulfil.
+    pub policy_problems: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Pods.
+    pub pods: usize,
+    /// Pods of this node.
+    pub local_pods: usize,
+    /// Pods of this node that are isolated for ingress.
+    pub isolated_ingress: usize,
+    /// Pods of this node that are isolated for egress.
+    pub isolated_egress: usize,
+}
+
+/// How much the kernel holds that is Selvedge's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Chains.
+    pub chains: usize,
+    /// Sets and maps.
+    pub sets: usize,
+    /// Their elements.
+    pub elements: usize,
+}
+
+impl Held {
+    /// Counts what a ruleset holds: a look at each set.
+    pub fn by(ruleset: &Ruleset) -> Self {
+        let tables = ruleset.tables.values().map(|table| Self::by_table(table));
+        tables.fold(Self::default(), |sum, table| Self {
+            chains: sum.chains + table.chains,
+            sets: sum.sets + table.sets,
+            elements: sum.elements + table.elements,
+        })
+    }
+
+    /// Counts what a table holds: a look at each set.
+    pub fn by_table(table: &Table) -> Self {
+        Self {
+            chains: table.chains.len(),
+            sets: table.sets.len(),
+            elements: table.sets.values().map(|set| set.elements.len()).sum(),
+        }
+    }
+}
+
+/// What is counted. Every method costs a few atomic operations.
+pub struct Metrics {
+    registry: Registry,
+    policies: Gauge,
+    policy_problems: Gauge,
+    namespaces: Gauge,
+    pods: Gauge,
+    local_pods: Gauge,
+    isolated_pods: Family<Label, Gauge>,
+    chains: Gauge,
+    sets: Gauge,
+    elements: Gauge,
+    commits: Family<Label, Counter>,
+    commit_duration: Histogram,
+    event_to_kernel: Histogram,
+    netlink_messages: Counter,
+    netlink_bytes: Counter,
+    drift_repairs: Counter,
+    last_commit: Seconds,
+    errors: Family<Label, Counter>,
+    source_synced: Gauge,
+    last_api_contact: Seconds,
+    watch_restarts: Family<Label, Counter>,
+    relists: Family<Label, Counter>,
+    ready: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All of them, with nothing counted.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Process::of_this()));
+        let ours = registry.sub_registry_with_prefix("selvedge");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        ours.register("build", "The version that runs", version);
+        let objects = |label: fn(ObjectKind) -> Label| ObjectKind::ALL.map(label);
+        Self {
+            policies: put(ours, "policies", "NetworkPolicies that are known"),
+            policy_problems: put(
+                ours,
+                "policy_problems",
+                "What is wrong with policies, or asked for by them and not to be fulfilled, at present",
+            ),
+            namespaces: put(ours, "namespaces", "Namespaces that are known"),
+            pods: put(ours, "pods", "Pods that are known, of all nodes"),
+            local_pods: put(ours, "local_pods", "Pods of this node"),
+            isolated_pods: put_each(
+                ours,
+                "isolated_pods",
+                "Pods of this node that policies isolate in a direction",
+                [INGRESS, EGRESS],
+            ),
+            chains: put(ours, "chains", "Chains in the kernel"),
+            sets: put(ours, "sets", "Sets and maps in the kernel"),
+            elements: put(
+                ours,
+                "elements",
+                "Elements of the sets and maps in the kernel",
+            ),
+            commits: put_each(
+                ours,
+                "commits",
+                "Transactions sent to the kernel, by what came of them",
+                [ACKNOWLEDGED, REFUSED, UNKNOWN],
+            ),
+            commit_duration: put_seconds(
+                ours,
+                "commit_duration",
+                "Time from sending a transaction to its acknowledgement by the kernel",
+                Histogram::new(SECONDS),
+            ),
+            event_to_kernel: put_seconds(
+                ours,
+                "event_to_kernel",
+                "Time from the oldest event of a burst to the acknowledgement of the transaction it led to",
+                Histogram::new(SECONDS),
+            ),
+            netlink_messages: put(
+                ours,
+                "netlink_sent_messages",
+                "Netlink messages of acknowledged transactions",
+            ),
+            netlink_bytes: {
+                let bytes = Counter::default();
+                let help = "Bytes of acknowledged transactions";
+                ours.register_with_unit("netlink_sent", help, Unit::Bytes, bytes.clone());
+                bytes
+            },
+            drift_repairs: put(
+                ours,
+                "drift_repairs",
+                "Times that others had changed the ruleset in the kernel and it was put right",
+            ),
+            last_commit: put_seconds(
+                ours,
+                "last_commit_timestamp",
+                "When the kernel last acknowledged a transaction or was read and found as wanted, since the epoch; 0 for never",
+                Gauge::default(),
+            ),
+            errors: put_each(
+                ours,
+                "errors",
+                "Errors, by what they were about",
+                ErrorKind::ALL.map(ErrorKind::label),
+            ),
+            source_synced: put(
+                ours,
+                "source_synced",
+                "Whether all objects have been read once (1) or not yet (0)",
+            ),
+            last_api_contact: put_seconds(
+                ours,
+                "last_api_contact_timestamp",
+                "When the API server last said anything, since the epoch; 0 for never",
+                Gauge::default(),
+            ),
+            watch_restarts: put_each(
+                ours,
+                "watch_restarts",
+                "Watches opened anew where the last one ended, by kind of object",
+                objects(ObjectKind::label),
+            ),
+            relists: put_each(
+                ours,
+                "relists",
+                "Lists made again after the first, by kind of object",
+                objects(ObjectKind::label),
+            ),
+            ready: put(ours, "ready", "Whether /readyz says ok (1) or not (0)"),
+            registry,
+        }
+    }
+
+    /// Takes note of how much of the cluster is known.
+    pub fn cluster(&self, counts: Counts) {
+        self.policies.set(whole(counts.policies));
+        self.policy_problems.set(whole(counts.policy_problems));
+        self.namespaces.set(whole(counts.namespaces));
+        self.pods.set(whole(counts.pods));
+        self.local_pods.set(whole(counts.local_pods));
+        let isolated = |label, count| self.isolated_pods.get_or_create(&label).set(whole(count));
+        isolated(INGRESS, counts.isolated_ingress);
+        isolated(EGRESS, counts.isolated_egress);
+    }
+
+    /// Takes note of how much the kernel holds.
+    pub fn holds(&self, held: Held) {
+        self.chains.set(whole(held.chains));
+        self.sets.set(whole(held.sets));
+        self.elements.set(whole(held.elements));
+    }
+
+    /// Counts a transaction that the kernel acknowledged, so long after it was sent.
+    pub fn committed(&self, committed: Committed, took: Duration) {
+        self.commits.get_or_create(&ACKNOWLEDGED).inc();
+        self.commit_duration.observe(took.as_secs_f64());
+        self.netlink_messages.inc_by(committed.messages as u64);
+        self.netlink_bytes.inc_by(committed.bytes as u64);
+    }
+
+    /// Counts a transaction that came to nothing, or nobody knows to what.
+    pub fn not_committed(&self, error: &DataplaneError) {
+        let result = match error {
+            DataplaneError::Refused { .. } => REFUSED,
+            _ => UNKNOWN,
+        };
+        self.commits.get_or_create(&result).inc();
+        self.error(ErrorKind::Commit);
+    }
+
+    /// Takes note that what is wanted is in force, as the kernel has said just now. See [`super::Observer::in_force`].
+    pub(super) fn in_force(&self) {
+        self.last_commit.set(unix_time());
+    }
+
+    /// Counts a ruleset that others had changed and that was put right.
+    pub fn drift_repaired(&self) {
+        self.drift_repairs.inc();
+    }
+
+    /// Takes note of the time from the oldest event of a burst to the acknowledgement of what it led to.
+    pub fn event_in_force(&self, took: Duration) {
+        self.event_to_kernel.observe(took.as_secs_f64());
+    }
+
+    /// Counts an error.
+    pub fn error(&self, kind: ErrorKind) {
+        self.errors.get_or_create(&kind.label()).inc();
+    }
+
+    /// Takes note of whether all objects have been read once.
+    pub fn source_synced(&self, synced: bool) {
+        self.source_synced.set(i64::from(synced));
+    }
+
+    /// Takes note that the API server has said something just now.
+    pub fn api_contact(&self) {
+        self.last_api_contact.set(unix_time());
+    }
+
+    /// Counts a watch that was opened anew where the last one ended.
+    pub fn watch_restarted(&self, kind: ObjectKind) {
+        self.watch_restarts.get_or_create(&kind.label()).inc();
+    }
+
+    /// Counts a list that was made again after the first.
+    pub fn relisted(&self, kind: ObjectKind) {
+        self.relists.get_or_create(&kind.label()).inc();
+    }
+
+    /// All of it, in the format OpenMetrics 1.0.
+    pub(super) fn text(&self, ready: bool) -> Result<String, fmt::Error> {
+        self.ready.set(i64::from(ready));
+        exposition::open_metrics(&self.registry)
+    }
+}
+
+fn put<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn put_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
+}
+
+/// A metric with a label, and all the values that it will ever have.
+fn put_each<M>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    labels: impl IntoIterator<Item = Label>,
+) -> Family<Label, M>
+where
+    M: Clone + Default,
+    Label: Clone + Hash + Eq,
+    Family<Label, M>: Metric,
+    fn() -> M: MetricConstructor<M>,
+{
+    let family: Family<Label, M> = put(registry, name, help);
+    for label in labels {
+        drop(family.get_or_create(&label));
+    }
+    family
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Seconds since the epoch.
+fn unix_time() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
