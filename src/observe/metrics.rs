@@ -14,10 +14,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
-use selvedge_nft::{Committed, DataplaneError, Ruleset, Table};
+use selvedge_nft::{Committed, DataplaneError};
 
 use super::exposition;
+use super::figures::{Counts, ErrorKind, Held};
 use super::process::Process;
+use crate::cluster::object::ObjectKind;
 
 /// From a quarter of a millisecond to five seconds.
 const SECONDS: [f64; 14] = [
@@ -27,81 +29,13 @@ const SECONDS: [f64; 14] = [
 type Label = [(&'static str, &'static str); 1];
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// What an error was about: the label `kind` of `selvedge_errors_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The source could not be read: a directory, a file.
-    Source,
-    /// An object could not be read as it is written.
-    Decode,
-    /// The API server could not be reached, or refused.
-    Api,
-    /// A Kubernetes Event could not be written.
-    Event,
-    /// A commit was refused, or its outcome is not known.
-    Commit,
-    /// The kernel's state could not be read back.
-    ReadBack,
-    /// The host's network interfaces could not be followed.
-    Links,
-    /// Something else of the host could not be read.
-    Host,
+fn error_label(kind: ErrorKind) -> Label {
+    [("kind", kind.name())]
 }
 
-impl ErrorKind {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Source,
-        Self::Decode,
-        Self::Api,
-        Self::Event,
-        Self::Commit,
-        Self::ReadBack,
-        Self::Links,
-        Self::Host,
-    ];
-
-    fn label(self) -> Label {
-        let value = match self {
-            Self::Source => "source",
-            Self::Decode => "decode",
-            Self::Api => "api",
-            Self::Event => "event",
-            Self::Commit => "commit",
-            Self::ReadBack => "read_back",
-            Self::Links => "links",
-            Self::Host => "host",
-        };
-        [("kind", value)]
-    }
-}
-
-/// What is listed and watched: the label `kind` of what is said about it, in the API's own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ObjectKind {
-    /// Pods.
-    Pod,
-    /// Namespaces.
-    Namespace,
-    /// Nodes.
-    Node,
-    /// NetworkPolicies.
-    NetworkPolicy,
-}
-
-impl ObjectKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pod, Self::Namespace, Self::Node, Self::NetworkPolicy];
-
-    fn label(self) -> Label {
-        let value = match self {
-            Self::Pod => "Pod",
-            Self::Namespace => "Namespace",
-            Self::Node => "Node",
-            Self::NetworkPolicy => "NetworkPolicy",
-        };
-        [("kind", value)]
-    }
+/// The label `kind` of what is said about a kind of object: the API's own word.
+fn object_label(kind: ObjectKind) -> Label {
+    [("kind", kind.name())]
 }
 
 const ACKNOWLEDGED: Label = [("result", "acknowledged")];
@@ -109,57 +43,6 @@ const REFUSED: Label = [("result", "refused")];
 const UNKNOWN: Label = [("result", "unknown")];
 const INGRESS: Label = [("direction", "ingress")];
 const EGRESS: Label = [("direction", "egress")];
-
-/// How much of the cluster is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Policies.
-    pub policies: usize,
-    /// What is wrong with them, and what they ask for that nothing can fulfil.
-    pub policy_problems: usize,
-    /// Namespaces.
-    pub namespaces: usize,
-    /// Pods.
-    pub pods: usize,
-    /// Pods of this node.
-    pub local_pods: usize,
-    /// Pods of this node that are isolated for ingress.
-    pub isolated_ingress: usize,
-    /// Pods of this node that are isolated for egress.
-    pub isolated_egress: usize,
-}
-
-/// How much the kernel holds that is Selvedge's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Chains.
-    pub chains: usize,
-    /// Sets and maps.
-    pub sets: usize,
-    /// Their elements.
-    pub elements: usize,
-}
-
-impl Held {
-    /// Counts what a ruleset holds: a look at each set.
-    pub fn by(ruleset: &Ruleset) -> Self {
-        let tables = ruleset.tables.values().map(|table| Self::by_table(table));
-        tables.fold(Self::default(), |sum, table| Self {
-            chains: sum.chains + table.chains,
-            sets: sum.sets + table.sets,
-            elements: sum.elements + table.elements,
-        })
-    }
-
-    /// Counts what a table holds: a look at each set.
-    pub fn by_table(table: &Table) -> Self {
-        Self {
-            chains: table.chains.len(),
-            sets: table.sets.len(),
-            elements: table.sets.values().map(|set| set.elements.len()).sum(),
-        }
-    }
-}
 
 /// What is counted. Every method costs a few atomic operations.
 pub struct Metrics {
@@ -208,7 +91,6 @@ impl Metrics {
         let ours = registry.sub_registry_with_prefix("selvedge");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "The version that runs", version);
-        let objects = |label: fn(ObjectKind) -> Label| ObjectKind::ALL.map(label);
         Self {
             policies: put(ours, "policies", "NetworkPolicies that are known"),
             policy_problems: put(
@@ -276,7 +158,7 @@ impl Metrics {
                 ours,
                 "errors",
                 "Errors, by what they were about",
-                ErrorKind::ALL.map(ErrorKind::label),
+                ErrorKind::ALL.map(error_label),
             ),
             source_synced: put(
                 ours,
@@ -293,13 +175,13 @@ impl Metrics {
                 ours,
                 "watch_restarts",
                 "Watches opened anew where the last one ended, by kind of object",
-                objects(ObjectKind::label),
+                ObjectKind::ALL.map(object_label),
             ),
             relists: put_each(
                 ours,
                 "relists",
                 "Lists made again after the first, by kind of object",
-                objects(ObjectKind::label),
+                ObjectKind::ALL.map(object_label),
             ),
             ready: put(ours, "ready", "Whether /readyz says ok (1) or not (0)"),
             registry,
@@ -360,7 +242,7 @@ impl Metrics {
 
     /// Counts an error.
     pub fn error(&self, kind: ErrorKind) {
-        self.errors.get_or_create(&kind.label()).inc();
+        self.errors.get_or_create(&error_label(kind)).inc();
     }
 
     /// Takes note of whether all objects have been read once.
@@ -375,12 +257,12 @@ impl Metrics {
 
     /// Counts a watch that was opened anew where the last one ended.
     pub fn watch_restarted(&self, kind: ObjectKind) {
-        self.watch_restarts.get_or_create(&kind.label()).inc();
+        self.watch_restarts.get_or_create(&object_label(kind)).inc();
     }
 
     /// Counts a list that was made again after the first.
     pub fn relisted(&self, kind: ObjectKind) {
-        self.relists.get_or_create(&kind.label()).inc();
+        self.relists.get_or_create(&object_label(kind)).inc();
     }
 
     /// All of it, in the format OpenMetrics 1.0.

@@ -5,15 +5,17 @@
 //!                                                   └ Health  ┴─ asked by ─ Server: /livez /readyz /metrics
 //! ```
 //!
-//! - [`metrics`]: what is counted · [`exposition`]: its text, in two formats · [`process`]: the process's own figures
+//! - [`metrics`]: what is counted · [`figures`]: what it is told · [`exposition`]: its text, in two formats
+//! - `process`: the process's own figures
 //! - [`health`]: what stands in the way of being ready, and whether the loop moves
-//! - [`http`]: the server, on a thread of its own · [`connections`]: which no client can hold · [`address`]: `--http`
+//! - [`http`]: the server, on a thread of its own · `connections`: which no client can hold · [`address`]: `--http`
 //!
 //! Telling never blocks for longer than it takes to set a number or a line, so anyone may tell at any time.
 
 pub mod address;
 mod connections;
 pub mod exposition;
+pub mod figures;
 pub mod health;
 pub mod http;
 pub mod metrics;
@@ -26,9 +28,10 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use address::{HttpAddress, HttpAddressError};
+pub use figures::{Counts, ErrorKind, Held};
 pub use health::{Condition, Health};
 pub use http::{HttpError, Server};
-pub use metrics::{Counts, ErrorKind, Held, Metrics, ObjectKind};
+pub use metrics::Metrics;
 
 /// What the daemon's parts tell what they do, and the server asks.
 #[derive(Debug, Default)]

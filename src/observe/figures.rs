@@ -1,0 +1,103 @@
+//! What metrics are told: how much there is, and what an error was about.
+
+use selvedge_nft::{Ruleset, Table};
+
+/// What an error was about: the label `kind` of `selvedge_errors_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The source could not be read: a directory, a file.
+    Source,
+    /// An object could not be read as it is written.
+    Decode,
+    /// The API server could not be reached, or refused.
+    Api,
+    /// A Kubernetes Event could not be written.
+    Event,
+    /// A commit was refused, or its outcome is not known.
+    Commit,
+    /// The kernel's state could not be read back.
+    ReadBack,
+    /// The host's network interfaces could not be followed.
+    Links,
+    /// Something else of the host could not be read.
+    Host,
+}
+
+impl ErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Source,
+        Self::Decode,
+        Self::Api,
+        Self::Event,
+        Self::Commit,
+        Self::ReadBack,
+        Self::Links,
+        Self::Host,
+    ];
+
+    /// Its name in the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Decode => "decode",
+            Self::Api => "api",
+            Self::Event => "event",
+            Self::Commit => "commit",
+            Self::ReadBack => "read_back",
+            Self::Links => "links",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// How much of the cluster is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Policies.
+    pub policies: usize,
+    /// What is wrong with them, and what they ask for that nothing can fulfil.
+    pub policy_problems: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Pods.
+    pub pods: usize,
+    /// Pods of this node.
+    pub local_pods: usize,
+    /// Pods of this node that are isolated for ingress.
+    pub isolated_ingress: usize,
+    /// Pods of this node that are isolated for egress.
+    pub isolated_egress: usize,
+}
+
+/// How much the kernel holds that is Selvedge's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Chains.
+    pub chains: usize,
+    /// Sets and maps.
+    pub sets: usize,
+    /// Their elements.
+    pub elements: usize,
+}
+
+impl Held {
+    /// Counts what a ruleset holds: a look at each set.
+    pub fn by(ruleset: &Ruleset) -> Self {
+        let tables = ruleset.tables.values().map(|table| Self::by_table(table));
+        tables.fold(Self::default(), |sum, table| Self {
+            chains: sum.chains + table.chains,
+            sets: sum.sets + table.sets,
+            elements: sum.elements + table.elements,
+        })
+    }
+
+    /// Counts what a table holds: a look at each set.
+    pub fn by_table(table: &Table) -> Self {
+        Self {
+            chains: table.chains.len(),
+            sets: table.sets.len(),
+            elements: table.sets.values().map(|set| set.elements.len()).sum(),
+        }
+    }
+}
