@@ -72,7 +72,7 @@ fn pod(number: u8) -> Pod {
         uid: Text::from(""),
         created: 0,
         // The odd ones are local.
-        node: Some(Text::from(NODES[usize::from(number % 2 == 0)])),
+        node: Some(Text::from(NODES[usize::from(number.is_multiple_of(2))])),
         host_network: false,
         finished: false,
         labels: [("app", "web")].into_iter().collect(),
