@@ -11,8 +11,10 @@ use super::Failure;
 
 type Log = Box<dyn Subscriber + Send + Sync>;
 
+// By default the group bears the type's name, which other modules' options have too.
 /// How the log is written.
 #[derive(Debug, Args)]
+#[group(id = "log")]
 pub(super) struct Options {
     /// How log lines are written, to stderr
     #[arg(
