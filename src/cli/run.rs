@@ -9,6 +9,7 @@ use selvedge_nft::IfName;
 use super::{Done, Failure, cluster, interface, log, manifests};
 use crate::cluster::Text;
 use crate::enforce::{self, DaemonError, Settings, Source};
+use crate::observe::HttpAddress;
 use crate::source::kube::SILENCE;
 
 const EXAMPLES: &str = "\
@@ -40,6 +41,9 @@ pub(super) struct Run {
     /// The pods' bridge [default: the bridge that has an address in the node's pod CIDR]
     #[arg(long, value_name = "NAME", value_parser = interface)]
     bridge: Option<IfName>,
+    /// Where /livez, /readyz and /metrics are served: ADDRESS:PORT, or off
+    #[arg(long, value_name = "ADDRESS", env = "SELVEDGE_HTTP", default_value_t)]
+    http: HttpAddress,
     #[command(flatten)]
     log: log::Options,
 }
@@ -67,12 +71,13 @@ impl Run {
             source,
             node: self.node,
             bridge: self.bridge,
+            http: self.http,
         };
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),
-            Err(error @ (DaemonError::Bridge(_) | DaemonError::Access(_))) => {
-                Err(Failure::input(error))
-            }
+            Err(
+                error @ (DaemonError::Bridge(_) | DaemonError::Access(_) | DaemonError::Http(_)),
+            ) => Err(Failure::input(error)),
             Err(error) => Err(Failure::unreachable(error)),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use selvedge_nft::{Dataplane, DataplaneError, Ruleset, TableId, diff};
+use selvedge_nft::{Dataplane, DataplaneError, Interference, Ruleset, TableId, diff};
 use tracing::{error, info, warn};
 
 use super::summary::Summary;
@@ -32,6 +32,8 @@ pub struct Committer<D> {
     expected: Vec<Ruleset>,
     /// Whether somebody has changed it, and that was not put right yet.
     drifted: bool,
+    /// Who may have done so, for the log.
+    suspect: Option<String>,
     /// How much it holds, as far as that is known.
     held: Held,
     failure: Option<Failure>,
@@ -67,6 +69,7 @@ impl<D: Dataplane> Committer<D> {
             acknowledged: None,
             expected: Vec::new(),
             drifted: false,
+            suspect: None,
             held: Held::default(),
             failure: None,
             settled: false,
@@ -84,6 +87,21 @@ impl<D: Dataplane> Committer<D> {
     /// Whether the dataplane has been as it should be, at least once.
     pub fn settled(&self) -> bool {
         self.settled
+    }
+
+    /// Hears what others have done to the tables; whether the next [`Self::reconcile`] has to look at them.
+    pub fn listen(&mut self) -> bool {
+        let mut heard = false;
+        for interference in self.dataplane.interference() {
+            heard = true;
+            if let Interference::Changed { by: Some(by), .. } = interference {
+                self.suspect = Some(format!("{} (process {})", by.name, by.id));
+            }
+        }
+        if heard && let Some(acknowledged) = self.acknowledged.take() {
+            self.expected = vec![acknowledged];
+        }
+        heard
     }
 
     /// Makes the dataplane hold `desired`, in one transaction. `changed` says that it may differ from last time's.
@@ -172,9 +190,11 @@ impl<D: Dataplane> Committer<D> {
         self.observer.metrics.holds(self.held);
         let as_left = |expected: &Ruleset| diff(expected, &read).is_empty();
         if !self.expected.is_empty() && !self.expected.iter().any(as_left) {
-            warn!("somebody else has changed the ruleset; it will be put right");
+            let suspect = self.suspect.as_deref().unwrap_or("somebody else");
+            warn!("{suspect} has changed the ruleset; it is put right at once");
             self.drifted = true;
         }
+        self.suspect = None;
         // Should the repair fail, what was found is no news.
         self.expected = vec![read.clone()];
         Ok(read)

@@ -2,16 +2,21 @@
 //! act on it.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use selvedge_nft::{Dataplane, DataplaneError, IfName, InvalidName, Kernel};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::committer::Outcome;
 use super::host::{self, Link};
@@ -21,9 +26,10 @@ use super::reconciler::{Change, Reconciler};
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
-use crate::compile::Host;
+use crate::compile::{Host, tables};
+use crate::observe::{Condition, HttpAddress, HttpError, Observer, Server};
 use crate::source::kube::{self, Access, AccessError, Connection};
-use crate::source::{Update, watch};
+use crate::source::{SourceProblem, Update, watch};
 
 /// What the daemon is told.
 #[derive(Debug, Clone)]
@@ -34,6 +40,8 @@ pub struct Settings {
     pub node: String,
     /// The pods' bridge, where it shall not be looked for.
     pub bridge: Option<IfName>,
+    /// Where health and metrics are served.
+    pub http: HttpAddress,
 }
 
 /// Where the objects come from.
@@ -70,6 +78,9 @@ pub enum DaemonError {
     /// There is no way to the API server.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Health and metrics can't be served.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// Signals can't be caught.
     #[error("signals can't be caught: {source}")]
     Signals {
@@ -126,10 +137,17 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| DaemonError::Signals { source })?;
     let _lock = Lock::acquire()?;
-    let dataplane = Kernel::open()?;
+    let mut dataplane = Kernel::open()?;
+    let interference = listen(&mut dataplane);
     let host = host::unknown(settings.bridge)?;
     let node = Text::from(settings.node.as_str());
+    let observer = Observer::new();
+    let _server = match settings.http {
+        HttpAddress::At(address) => Some(Server::start(address, observer.clone())?),
+        HttpAddress::Off => None,
+    };
     let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
+    let reconciler = reconciler.observed_by(observer.clone());
     let (sender, mut inputs) = mpsc::unbounded_channel();
     let feed = |part| Feed {
         part,
@@ -151,9 +169,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             let feed = feed("the watch of the API server");
             let connection = Connection::new(access).await?;
             let (place, node) = (connection.place().to_owned(), settings.node.clone());
+            let observer = observer.clone();
             tokio::spawn(async move {
                 let send = |update| feed.send(Input::Source(update));
-                kube::watch(connection, &node, silence, send).await;
+                kube::watch(connection, &node, silence, observer, send).await;
             });
             place
         }
@@ -168,11 +187,12 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         "selvedge {} starts",
         env!("CARGO_PKG_VERSION")
     );
-    let mut state = State::new(reconciler, node, settings.bridge, host);
+    let mut state = State::new(reconciler, node, settings.bridge, host, observer.clone());
     let mut check = tokio::time::interval(HOST_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut retry_at: Option<Instant> = None;
     loop {
+        observer.health.beat();
         let wake = retry_at.unwrap_or_else(|| Instant::now() + HOST_CHECK);
         tokio::select! {
             // Signals first: under a steady stream of inputs they must be heard too.
@@ -188,6 +208,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 }
                 retry_at = state.step();
             }
+            () = heard(interference.as_ref()) => {
+                if state.reconciler.listen() {
+                    retry_at = state.step();
+                }
+            }
             () = tokio::time::sleep_until(wake.into()), if retry_at.is_some() => {
                 retry_at = state.step();
             }
@@ -197,6 +222,36 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     links.abort();
     info!("selvedge ends; the rules stay in force (`selvedge cleanup` removes them)");
     Ok(())
+}
+
+/// Begins to listen for what others do to our tables; what becomes readable when there is something.
+fn listen(dataplane: &mut Kernel) -> Option<AsyncFd<OwnedFd>> {
+    listening(dataplane)
+        .inspect_err(|reason| warn!("what others do to the ruleset goes unheard: {reason}"))
+        .ok()
+}
+
+#[expect(
+    deprecated,
+    reason = "it is about types whose descriptor may change; an OwnedFd's does not, and the new way is unsafe to call"
+)]
+fn listening(dataplane: &mut Kernel) -> Result<AsyncFd<OwnedFd>, Box<dyn Error>> {
+    dataplane.listen(tables())?;
+    let news = dataplane.news().ok_or("there is nothing to listen to")?;
+    let news = news.try_clone_to_owned()?;
+    Ok(AsyncFd::with_interest(news, Interest::READABLE)?)
+}
+
+/// Waits until there is something to be heard.
+async fn heard(interference: Option<&AsyncFd<OwnedFd>>) {
+    let Some(interference) = interference else {
+        return std::future::pending().await;
+    };
+    match interference.readable().await {
+        // Everything is taken after this, so the next readiness is news.
+        Ok(mut ready) => ready.clear_ready(),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// What the loop knows.
@@ -213,13 +268,20 @@ struct State<D> {
     /// Whether the interfaces are known, or known to be unknowable.
     linked: bool,
     changes: Vec<Change>,
+    observer: Arc<Observer>,
     source_problems: Standing,
     host_problems: Standing,
     link_problems: Standing,
 }
 
 impl<D: Dataplane> State<D> {
-    fn new(reconciler: Reconciler<D>, node: Text, bridge: Option<IfName>, host: Host) -> Self {
+    fn new(
+        reconciler: Reconciler<D>,
+        node: Text,
+        bridge: Option<IfName>,
+        host: Host,
+        observer: Arc<Observer>,
+    ) -> Self {
         Self {
             reconciler,
             node,
@@ -231,6 +293,7 @@ impl<D: Dataplane> State<D> {
             synced: false,
             linked: false,
             changes: Vec::new(),
+            observer,
             source_problems: Standing::default(),
             host_problems: Standing::default(),
             link_problems: Standing::default(),
@@ -243,9 +306,16 @@ impl<D: Dataplane> State<D> {
             Input::Source(update) => {
                 let first = update.synced && !self.synced;
                 self.synced |= update.synced;
+                self.observer.metrics.source_synced(self.synced);
+                if !update.events.is_empty() {
+                    self.reconciler.heard(update.at);
+                }
                 if let Some(problems) = update.problems {
-                    let problems = problems.iter().map(ToString::to_string);
-                    self.source_problems.update(problems);
+                    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    self.source_problems.update(lines);
+                    self.source_health(problems);
+                } else if first {
+                    self.source_health(Vec::new());
                 }
                 for event in update.events {
                     self.note(&event);
@@ -268,6 +338,16 @@ impl<D: Dataplane> State<D> {
             }
         }
         Ok(())
+    }
+
+    /// Says how the source stands. Objects that can't be read close what they concern, and hold up nothing.
+    fn source_health(&self, problems: Vec<SourceProblem>) {
+        let mut lines: Vec<String> = Vec::new();
+        if !self.synced {
+            lines.push("not everything has been read yet".to_owned());
+        }
+        lines.extend(problems.iter().map(ToString::to_string));
+        self.observer.health.set(Condition::Source, lines);
     }
 
     /// Takes from an event what concerns this host.
@@ -303,6 +383,11 @@ impl<D: Dataplane> State<D> {
         }
         if let Some(links) = &self.links {
             let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref());
+            let health = &self.observer.health;
+            health.set(Condition::KubeProxy, host::ipvs(links));
+            let known = found.host.is_some();
+            let waiting = found.warnings.iter().filter(|_| !known).cloned();
+            health.set(Condition::Bridge, waiting);
             self.link_problems.update(found.warnings);
             let host = found.host.unwrap_or_else(|| Host {
                 bridge: self.host.bridge,
@@ -323,16 +408,22 @@ impl<D: Dataplane> State<D> {
     /// Looks at what nobody sends news of.
     fn check(&mut self) {
         let mut problems = host::bridge_netfilter(Path::new(host::BRIDGE_SYSCTLS));
-        if self.synced && !self.nodes.contains(&self.node) {
+        let health = &self.observer.health;
+        health.set(Condition::BridgeNetfilter, problems.clone());
+        if self.synced && self.nodes.contains(&self.node) {
+            health.set(Condition::Node, []);
+        } else if self.synced {
             let known: Vec<&str> = self.nodes.iter().map(|node| &**node).collect();
-            problems.push(format!(
+            let line = format!(
                 "there is no Node {} in the source; it has {}",
                 self.node,
                 match known.is_empty() {
                     true => "none".to_owned(),
                     false => known.join(", "),
                 }
-            ));
+            );
+            health.set(Condition::Node, [line.clone()]);
+            problems.push(line);
         }
         self.host_problems.update(problems);
     }

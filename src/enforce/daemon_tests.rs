@@ -9,11 +9,15 @@ fn state() -> (State<Fake>, Fake) {
     let host = host::unknown(None).unwrap();
     let node = Text::from("node-a");
     let reconciler = Reconciler::new(fake.clone(), node.clone(), host.clone());
-    (State::new(reconciler, node, None, host), fake)
+    (
+        State::new(reconciler, node, None, host, Observer::new()),
+        fake,
+    )
 }
 
 fn source(events: Vec<Event>, synced: bool) -> Input {
     Input::Source(Update {
+        at: Instant::now(),
         events,
         problems: None,
         synced,

@@ -81,6 +81,11 @@ impl<D: Dataplane> Reconciler<D> {
         any
     }
 
+    /// Hears what others have done to the tables; whether a [`Self::step`] is due that puts it right.
+    pub fn listen(&mut self) -> bool {
+        self.committer.listen()
+    }
+
     /// Takes a burst of changes in, and makes the dataplane follow in at most one transaction. With no changes it
     /// is the retry of what failed.
     pub fn step(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> Outcome {

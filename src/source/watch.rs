@@ -215,6 +215,7 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
         let changed = first || problems != self.problems;
         self.problems.clone_from(&problems);
         let update = Update {
+            at: Instant::now(),
             events,
             problems: changed.then_some(problems),
             synced: self.snapshot.is_some(),

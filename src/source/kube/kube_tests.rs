@@ -4,7 +4,8 @@ use super::*;
 use crate::source::decode::decode;
 
 fn state() -> State {
-    State::new(Reporter::start(Connection::to("http://127.0.0.1:9")))
+    let reporter = Reporter::start(Connection::to("http://127.0.0.1:9"));
+    State::new(reporter, Observer::new())
 }
 
 fn entry(kind: ObjectKind, name: &str, spec: &serde_json::Value) -> Box<Entry> {

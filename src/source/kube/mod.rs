@@ -16,7 +16,8 @@ mod report;
 mod trim;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -29,6 +30,7 @@ use report::Reporter;
 use super::snapshot::{Snapshot, SourceProblem};
 use super::update::Update;
 use crate::cluster::object::{Event, ObjectKey, ObjectKind};
+use crate::observe::{ErrorKind, Observer};
 
 /// How long a stream may be silent before it is made anew, if nothing else is said. Servers send a bookmark about
 /// every minute.
@@ -46,6 +48,7 @@ pub async fn watch(
     connection: Connection,
     node: &str,
     silence: Duration,
+    observer: Arc<Observer>,
     mut send: impl FnMut(Update) -> bool,
 ) {
     let (sender, mut news) = mpsc::channel(WAITING);
@@ -61,7 +64,7 @@ pub async fn watch(
         followers.spawn(follower.follow());
     }
     drop(sender);
-    let mut state = State::new(Reporter::start(connection));
+    let mut state = State::new(Reporter::start(connection), observer);
     loop {
         let mut burst = Vec::new();
         tokio::select! {
@@ -78,22 +81,26 @@ pub async fn watch(
     }
 }
 
+/// What of objects can't be read, by their names.
+type Problems = BTreeMap<String, (Option<ObjectKey>, ObjectKind, Vec<SourceProblem>)>;
+
 /// What has been heard.
 struct State {
     listed: BTreeSet<ObjectKind>,
     lost: BTreeMap<ObjectKind, String>,
-    /// By the names of the objects.
-    problems: BTreeMap<String, (Option<ObjectKey>, ObjectKind, Vec<SourceProblem>)>,
+    problems: Problems,
     reporter: Reporter,
+    observer: Arc<Observer>,
 }
 
 impl State {
-    fn new(reporter: Reporter) -> Self {
+    fn new(reporter: Reporter, observer: Arc<Observer>) -> Self {
         Self {
             listed: BTreeSet::new(),
             lost: BTreeMap::new(),
             problems: BTreeMap::new(),
             reporter,
+            observer,
         }
     }
 
@@ -103,13 +110,15 @@ impl State {
 
     /// What news come to; nothing, where they change nothing.
     fn take(&mut self, burst: Vec<(ObjectKind, News)>) -> Option<Update> {
+        let at = Instant::now();
+        let metrics = &self.observer.metrics;
         let mut events = Vec::new();
         let mut changed = false;
         let synced = self.synced();
         for (kind, news) in burst {
             match news {
                 News::Applied(entry) => {
-                    changed |= self.note(kind, &entry);
+                    changed |= note(&mut self.problems, &self.reporter, kind, &entry);
                     events.extend(
                         entry
                             .result
@@ -125,6 +134,7 @@ impl State {
                     }
                 }
                 News::Listed { keys, unreadable } => {
+                    metrics.relisted(kind);
                     let before = self.problems.len();
                     self.problems.retain(|name, (key, of, _)| {
                         *of != kind
@@ -140,42 +150,21 @@ impl State {
                     }
                 }
                 News::Lost(error) => {
+                    metrics.error(ErrorKind::Api);
                     self.lost.insert(kind, error.to_string());
                     changed = true;
                 }
                 News::Found => changed |= self.lost.remove(&kind).is_some(),
-                News::Restarted => {}
+                News::Restarted => metrics.watch_restarted(kind),
             }
         }
         let news = changed || !events.is_empty() || self.synced() != synced;
         news.then(|| Update {
+            at,
             events,
             problems: changed.then(|| self.standing()),
             synced: self.synced(),
         })
-    }
-
-    /// Takes note of what of an object can't be read; the answer is whether that has changed.
-    fn note(&mut self, kind: ObjectKind, entry: &Entry) -> bool {
-        let problems = entry.problems();
-        if problems.is_empty() {
-            return !self.problems.is_empty() && self.problems.remove(&entry.name()).is_some();
-        }
-        let name = entry.name();
-        let lines: Vec<SourceProblem> = problems
-            .iter()
-            .map(|problem| SourceProblem::new(&name, problem))
-            .collect();
-        if self
-            .problems
-            .get(&name)
-            .is_some_and(|known| known.2 == lines)
-        {
-            return false;
-        }
-        self.reporter.report(entry);
-        self.problems.insert(name, (entry.key(), kind, lines));
-        true
     }
 
     fn standing(&self) -> Vec<SourceProblem> {
@@ -197,6 +186,25 @@ impl State {
             .flat_map(|(_, _, lines)| lines.clone());
         lost.chain(objects).collect()
     }
+}
+
+/// Takes note of what of an object can't be read; the answer is whether that has changed.
+fn note(problems: &mut Problems, reporter: &Reporter, kind: ObjectKind, entry: &Entry) -> bool {
+    let found = entry.problems();
+    if found.is_empty() {
+        return !problems.is_empty() && problems.remove(&entry.name()).is_some();
+    }
+    let name = entry.name();
+    let lines: Vec<SourceProblem> = found
+        .iter()
+        .map(|problem| SourceProblem::new(&name, problem))
+        .collect();
+    if problems.get(&name).is_some_and(|known| known.2 == lines) {
+        return false;
+    }
+    reporter.report(entry);
+    problems.insert(name, (entry.key(), kind, lines));
+    true
 }
 
 /// Lists everything once, all nodes among it.
