@@ -15,6 +15,7 @@
 //! - [`verdict`]: whether a connection passes, by the policies and by the compiled ruleset, which must agree
 //! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
 //! - [`observe`]: metrics and health, over HTTP
+//! - [`doctor`]: what enforcement needs of a node, and what stands in its way
 //! - [`cli`]: the command line, one file a subcommand
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod arbitrary;
 pub mod cli;
 pub mod cluster;
 pub mod compile;
+pub mod doctor;
 pub mod enforce;
 pub mod index;
 pub mod observe;

@@ -22,6 +22,7 @@ mod name;
 mod refs;
 mod rule;
 mod ruleset;
+mod survey;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -38,5 +39,6 @@ pub use ruleset::{
     BaseChain, Chain, ChainPolicy, Counter, Elements, Family, Hook, MapEntry, Ruleset, Set,
     SetHeader, Table, TableId,
 };
+pub use survey::{Survey, SurveyedBase, SurveyedChain, SurveyedTable};
 pub use transaction::{Op, Transaction};
 pub use value::{Datatype, Key, KeyError, Value};

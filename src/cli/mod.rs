@@ -7,6 +7,7 @@ mod can;
 mod cleanup;
 mod cluster;
 mod completion;
+mod doctor;
 mod log;
 mod manifests;
 mod matrix;
@@ -33,6 +34,7 @@ Examples:
   selvedge why shop/web-0 shop/db-0 --port tcp/5432 -f ./examples      and which policy says so?
   selvedge matrix -f ./examples                       who reaches whom
   selvedge node-setup                                 once a node: bridged packets meet netfilter
+  selvedge doctor --probe                             what is missing on this node?
   selvedge run --source ./examples --node node-a      enforce, and follow every edit
   selvedge cleanup                                    stop enforcing
 
@@ -56,6 +58,7 @@ enum Command {
     Matrix(matrix::Matrix),
     Cleanup(cleanup::Cleanup),
     NodeSetup(node_setup::NodeSetup),
+    Doctor(doctor::Doctor),
     Completion(completion::Completion),
 }
 
@@ -124,6 +127,7 @@ fn dispatch(command: Command) -> Result<Done, Failure> {
         Command::Matrix(matrix) => matrix.execute(),
         Command::Cleanup(cleanup) => cleanup.execute(),
         Command::NodeSetup(setup) => setup.execute(),
+        Command::Doctor(doctor) => doctor.execute(),
         Command::Completion(completion) => completion.execute(),
     }
 }

@@ -39,9 +39,23 @@ impl Style {
         self.paint(text, "1;31")
     }
 
+    /// A word for what should be looked at.
+    pub fn careful(self, text: &str) -> String {
+        self.paint(text, "33")
+    }
+
     /// A heading.
     pub fn strong(self, text: &str) -> String {
         self.paint(text, "1")
+    }
+
+    /// Without colours, for tests.
+    #[cfg(test)]
+    pub fn plain(width: Option<usize>) -> Self {
+        Self {
+            colour: false,
+            width,
+        }
     }
 
     fn paint(self, text: &str, code: &str) -> String {
@@ -77,10 +91,7 @@ mod tests {
     use super::*;
 
     fn plain(width: Option<usize>) -> Style {
-        Style {
-            colour: false,
-            width,
-        }
+        Style::plain(width)
     }
 
     #[test]

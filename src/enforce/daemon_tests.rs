@@ -37,6 +37,7 @@ fn link(index: u32, name: &str, bridge: bool, master: Option<u32>) -> Link {
         index,
         name: name.to_owned(),
         bridge,
+        up: true,
         master,
         addresses: bridge.then(|| [10, 244, 1, 1].into()).into_iter().collect(),
     }

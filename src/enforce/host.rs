@@ -19,6 +19,8 @@ pub struct Link {
     pub name: String,
     /// Whether it is a bridge.
     pub bridge: bool,
+    /// Whether it is up, as far as its owner is concerned.
+    pub up: bool,
     /// The index of the bridge, bond or VRF that it is a port of.
     pub master: Option<u32>,
     /// Its addresses.
@@ -174,6 +176,7 @@ mod tests {
             index,
             name: name.to_owned(),
             bridge,
+            up: true,
             master,
             addresses: address.parse().into_iter().collect(),
         }

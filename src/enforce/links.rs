@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
 use tokio::time::{sleep, timeout};
 
 use super::host::Link;
@@ -58,6 +58,17 @@ pub async fn watch(mut send: impl FnMut(Result<Vec<Link>, LinksError>) -> bool) 
         }
         sleep(RETRY).await;
     }
+}
+
+/// The interfaces as they are now.
+///
+/// # Errors
+/// When they can't be listed.
+pub async fn read() -> Result<Vec<Link>, LinksError> {
+    let (connection, handle, _) =
+        new_connection().map_err(|source| LinksError::Unreachable { source })?;
+    let _connection = AbortOnDrop(tokio::spawn(connection));
+    list(&handle).await
 }
 
 async fn follow(
@@ -149,6 +160,7 @@ fn link(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         bridge: false,
+        up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         addresses: Vec::new(),
     };

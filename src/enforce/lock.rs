@@ -69,6 +69,23 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Who holds the lock of the network namespace that this thread is in, if anyone does; it is not taken.
+    ///
+    /// # Errors
+    /// [`LockError::Failed`] where that can't be asked.
+    pub fn holder() -> Result<Option<String>, LockError> {
+        let address = UnixAddr::new_abstract(NAME)?;
+        let socket = unix_socket()?;
+        match connect(socket.as_raw_fd(), &address) {
+            Err(Errno::ECONNREFUSED) => Ok(None),
+            // When many ask at once there is no room to wait, but there is a holder.
+            Ok(()) | Err(Errno::EAGAIN) => Ok(Some(holder(&address))),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
 fn unix_socket() -> Result<OwnedFd, Errno> {
     // Nobody accepts: a connection must fail rather than wait when many have asked.
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -113,6 +130,12 @@ mod tests {
                 assert!(matches!(error, LockError::Held { .. }), "{error}");
             }
             drop(first);
+            // A child that another test is just starting has a copy of the socket until its exec.
+            let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while let Some(holder) = Lock::holder().unwrap() {
+                assert!(std::time::Instant::now() < patience, "held by {holder}");
+                std::thread::yield_now();
+            }
             Lock::acquire().unwrap();
         });
     }
@@ -124,6 +147,8 @@ mod tests {
             let text = Lock::acquire().unwrap_err().to_string();
             let pid = format!("process {} ", std::process::id());
             assert!(text.contains(&pid), "{text}");
+            let holder = Lock::holder().unwrap().unwrap();
+            assert!(holder.starts_with(&pid), "{holder}");
         });
     }
 

@@ -22,6 +22,7 @@ mod objects;
 mod read;
 mod request;
 mod socket;
+mod survey;
 mod userdata;
 mod wire;
 
@@ -35,6 +36,7 @@ use nftnl::nftnl_sys::libc;
 
 use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference};
 use crate::ruleset::{Ruleset, TableId};
+use crate::survey::Survey;
 use crate::transaction::Transaction;
 use batch::{Batch, Unsayable};
 use monitor::Monitor;
@@ -107,6 +109,14 @@ impl Kernel {
     /// What becomes readable when there is interference to be taken, once [`Kernel::listen`] was called.
     pub fn news(&self) -> Option<BorrowedFd<'_>> {
         self.monitor.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what everyone's tables hold, of all families, as far as a [`Survey`] tells it.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when it can't be read, or keeps changing.
+    pub fn survey(&mut self) -> Result<Survey, DataplaneError> {
+        repeated(|| survey::survey(&mut self.reader()))
     }
 
     fn reader(&mut self) -> Reader<'_> {
@@ -212,6 +222,20 @@ impl Kernel {
     }
 }
 
+/// Reads until nothing changes meanwhile.
+fn repeated<T>(mut read: impl FnMut() -> Result<T, Fault>) -> Result<T, DataplaneError> {
+    for attempt in 1..=READ_ATTEMPTS {
+        match read() {
+            Ok(read) => return Ok(read),
+            Err(Fault::Failed(error)) => return Err(error),
+            Err(Fault::Changed) => thread::sleep(READ_PAUSE * attempt),
+        }
+    }
+    Err(DataplaneError::Interrupted {
+        attempts: READ_ATTEMPTS,
+    })
+}
+
 /// The error for the kernel's refusal of the message with this number.
 fn refused(batch: &Batch, transaction: &Transaction, seq: u32, errno: i32) -> DataplaneError {
     let index = batch.op_of(seq);
@@ -237,16 +261,7 @@ fn refused(batch: &Batch, transaction: &Transaction, seq: u32, errno: i32) -> Da
 
 impl Dataplane for Kernel {
     fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError> {
-        for attempt in 1..=READ_ATTEMPTS {
-            match self.read_once(tables) {
-                Ok(ruleset) => return Ok(ruleset),
-                Err(Fault::Failed(error)) => return Err(error),
-                Err(Fault::Changed) => thread::sleep(READ_PAUSE * attempt),
-            }
-        }
-        Err(DataplaneError::Interrupted {
-            attempts: READ_ATTEMPTS,
-        })
+        repeated(|| self.read_once(tables))
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError> {

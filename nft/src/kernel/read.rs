@@ -56,7 +56,7 @@ fn unreadable(object: &str, error: &io::Error) -> DataplaneError {
 }
 
 impl Reader<'_> {
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         question: Question,
         attributes: impl FnOnce(&mut Vec<u8>),

@@ -15,3 +15,4 @@ mod random;
 mod roundtrip;
 mod samples;
 mod scale;
+mod survey;
