@@ -56,7 +56,8 @@ fn kernels_modprobe(setting: &Path) -> PathBuf {
 }
 
 fn load(mut modprobe: Command) -> io::Result<Output> {
-    modprobe.arg("br_netfilter").stdin(Stdio::null()).output()
+    // A pipe that nobody writes to, and no /dev/null: that may not be there in another root.
+    modprobe.arg("br_netfilter").stdin(Stdio::piped()).output()
 }
 
 /// Runs the `modprobe` of the root directory `root`, which finds its libraries and the kernel's modules there.
