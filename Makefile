@@ -7,7 +7,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 endif
 
-.PHONY: help setup build demo test soak lint bless
+.PHONY: help setup build image demo test soak lint bless
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ setup:
 
 build: setup ## the daemon, at target/release/selvedge
 	cargo build --release -p selvedge --bin selvedge
+
+image: build ## a container image, at target/selvedge-image.tar, for `ctr images import` or `docker load`
+	@.ci/image target/release/selvedge target/selvedge-image.tar
 
 demo: setup ## a two-node lab, a shop, and its policies, with real packets
 	cargo build --release -p selvedge -p selvedge-lab --bin selvedge --bin demo
@@ -36,5 +39,5 @@ lint: setup ## format, lints, documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences and advisories not checked"; fi
 
-bless: setup ## rewrite the golden rulesets after a change of the compiler; read the diff
-	BLESS=1 cargo test --test golden
+bless: setup ## rewrite the golden rulesets and the manifests' one file after a change of their sources; read the diff
+	BLESS=1 cargo test --test golden --test manifests

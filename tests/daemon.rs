@@ -167,3 +167,44 @@ fn without_permission_it_says_so_in_one_line() {
         assert!(stderr.contains("NET_ADMIN"), "{stderr}");
     });
 }
+
+/// A DaemonSet's container must not end when it is done, nor may it hold what a daemon of a new installation needs.
+#[test]
+fn a_cleanup_that_stays_waits_for_its_signal_and_holds_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("cluster.yaml"), CLUSTER).unwrap();
+    let source = directory.path().to_str().unwrap().to_owned();
+    in_namespace(move || {
+        let stay = || {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+                .args(["cleanup", "--stay"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let stdout = BufReader::new(child.stdout.take().unwrap());
+            let said = stdout.lines().next().unwrap().unwrap();
+            (child, said)
+        };
+        let (mut child, said) = stay();
+        assert!(said.starts_with("nothing to remove"), "{said}");
+        let daemon = Daemon::start(&source);
+        daemon.says("the policies are in force");
+        assert_eq!(child.try_wait().unwrap(), None, "it ended of its own");
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+
+        // Beside a daemon it neither removes nor stays: the container is started again, until the daemon is gone.
+        let output = selvedge(&["cleanup", "--stay"]);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert_ne!(nft(&["list", "tables"]), "");
+        daemon.ends_on(Signal::SIGTERM);
+        let (mut child, said) = stay();
+        assert!(said.starts_with("removed table"), "{said}");
+        assert_eq!(nft(&["list", "tables"]), "");
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(pid, Signal::SIGINT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    });
+}

@@ -83,9 +83,12 @@ fn every_command_of_the_readme_works_as_printed() {
     let examples = examples(&text);
     assert!(examples.len() > 5, "the README has hardly any commands");
     let selvedge = stage::binary().unwrap();
-    // Where commands may write: a checkout's examples, and nothing else of it.
+    // Where commands may write: a checkout's examples and manifests, and nothing else of it.
     let checkout = tempfile::tempdir().unwrap();
-    symlink(format!("{ROOT}/examples"), checkout.path().join("examples")).unwrap();
+    for directory in ["examples", "manifests"] {
+        let from = format!("{ROOT}/{directory}");
+        symlink(from, checkout.path().join(directory)).unwrap();
+    }
     let tools = tempfile::tempdir().unwrap();
     programs(tools.path(), selvedge);
     let path = std::env::var("PATH").unwrap_or_default();

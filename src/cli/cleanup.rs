@@ -2,6 +2,8 @@
 
 use clap::Args;
 use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ruleset, diff};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Done, Failure, print};
 use crate::compile::tables;
@@ -11,13 +13,60 @@ use crate::enforce::Lock;
 ///
 /// From then on no policy is enforced here. A daemon that still runs must be stopped first.
 #[derive(Debug, Args)]
-pub(super) struct Cleanup {}
+pub(super) struct Cleanup {
+    /// Then wait for SIGTERM, as a DaemonSet's container must, which is started again whenever it ends
+    #[arg(long)]
+    stay: bool,
+}
 
 impl Cleanup {
     pub(super) fn execute(self) -> Result<Done, Failure> {
-        let _lock = Lock::acquire().map_err(Failure::unreachable)?;
-        let mut dataplane = Kernel::open().map_err(Failure::unreachable)?;
-        print(&remove(&mut dataplane).map_err(Failure::unreachable)?)
+        // Caught from here on: as a container's first process it would not feel them otherwise.
+        let signals = self.stay.then(Signals::catch).transpose()?;
+        {
+            let _lock = Lock::acquire().map_err(Failure::unreachable)?;
+            let mut dataplane = Kernel::open().map_err(Failure::unreachable)?;
+            print(&remove(&mut dataplane).map_err(Failure::unreachable)?)?;
+        }
+        if let Some(signals) = signals {
+            signals.wait();
+        }
+        Ok(Done::Clean)
+    }
+}
+
+/// SIGTERM and SIGINT, caught.
+struct Signals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::unreachable)?;
+        let entered = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).map_err(Failure::unreachable)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(Failure::unreachable)?;
+        drop(entered);
+        Ok(Self {
+            runtime,
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// Returns when one of them has come.
+    fn wait(mut self) {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        });
     }
 }
 

@@ -1,0 +1,258 @@
+//! What the manifests promise: who may do what, where it runs, and that the parts fit each other and the daemon.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{KUSTOMIZATIONS, built, manifests, the};
+use crate::kustomize;
+
+/// Commands that the manifests run and the command line does not have yet.
+const NOT_YET: [&str; 1] = ["doctor"];
+
+const IMAGE: &str = concat!("ghcr.io/selvedge/selvedge:", env!("CARGO_PKG_VERSION"));
+
+fn pod(set: &Value) -> &Value {
+    &set["spec"]["template"]["spec"]
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn containers(set: &Value) -> impl Iterator<Item = &Value> {
+    let pod = pod(set);
+    list(&pod["initContainers"])
+        .iter()
+        .chain(list(&pod["containers"]))
+}
+
+/// The DaemonSets of everything that can be installed.
+fn sets() -> Vec<Value> {
+    let objects = KUSTOMIZATIONS.iter().flat_map(|path| built(path));
+    let sets: Vec<Value> = objects
+        .filter(|object| object["kind"] == "DaemonSet")
+        .collect();
+    assert_eq!(sets.len(), KUSTOMIZATIONS.len());
+    sets
+}
+
+#[test]
+fn every_container_runs_the_image_of_this_version() {
+    for set in sets() {
+        assert!(containers(&set).count() > 1);
+        for container in containers(&set) {
+            assert_eq!(container["image"], IMAGE);
+            assert_eq!(container["imagePullPolicy"], "IfNotPresent");
+            assert_eq!(container["command"], Value::Null, "its entrypoint");
+        }
+    }
+}
+
+/// What the main containers may: change the network, and nothing else that root may.
+fn restricted(container: &Value) {
+    let context = json!({
+        "runAsUser": 0,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+        "privileged": false,
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    assert_eq!(container["securityContext"], context);
+    assert_eq!(container["volumeMounts"], Value::Null);
+}
+
+#[test]
+fn only_the_init_containers_of_the_daemon_are_privileged() {
+    for set in sets() {
+        let pod = pod(&set);
+        assert_eq!(list(&pod["containers"]).len(), 1);
+        restricted(&pod["containers"][0]);
+        assert_eq!(pod["securityContext"], Value::Null);
+        for field in ["hostPID", "hostIPC", "shareProcessNamespace"] {
+            assert_eq!(pod[field], Value::Null);
+        }
+    }
+    let objects = built("uninstall");
+    let cleanup = &pod(the(&objects, "DaemonSet"))["initContainers"];
+    assert_eq!(list(cleanup).len(), 1);
+    restricted(&cleanup[0]);
+
+    let objects = built("");
+    let pod = pod(the(&objects, "DaemonSet"));
+    let privileged = json!({"privileged": true, "readOnlyRootFilesystem": true});
+    let init = list(&pod["initContainers"]);
+    for container in init {
+        assert_eq!(container["securityContext"], privileged);
+    }
+    // The node's files are for loading a module, and can't be written.
+    let mount = json!([{"name": "host-root", "mountPath": "/host", "readOnly": true}]);
+    assert_eq!(init[0]["volumeMounts"], mount);
+    assert_eq!(init[0]["args"], json!(["node-setup", "--host-root=/host"]));
+    // The probe comes after what it tries is set up.
+    assert_eq!(init[1]["volumeMounts"], Value::Null);
+    assert_eq!(init[1]["args"], json!(["doctor", "--probe"]));
+    assert_eq!(init.len(), 2);
+    assert_eq!(list(&pod["volumes"]).len(), 1);
+}
+
+#[test]
+fn it_runs_on_every_node_and_in_its_network() {
+    for set in sets() {
+        let pod = pod(&set);
+        assert_eq!(pod["hostNetwork"], true);
+        assert_eq!(pod["dnsPolicy"], "Default");
+        assert_eq!(pod["priorityClassName"], "system-node-critical");
+        assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
+        assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux"}));
+        assert_eq!(pod["affinity"], Value::Null);
+        assert_eq!(set["metadata"]["namespace"], "selvedge");
+    }
+}
+
+#[test]
+fn an_update_goes_node_by_node() {
+    let objects = built("");
+    let set = the(&objects, "DaemonSet");
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}});
+    assert_eq!(set["spec"]["updateStrategy"], strategy);
+}
+
+/// A pod that stays long after SIGTERM, or a hook that acts on it, would be a mistake about what an update is.
+#[test]
+fn nothing_happens_when_a_pod_ends() {
+    for set in sets() {
+        assert!(pod(&set)["terminationGracePeriodSeconds"].as_u64() <= Some(10));
+        for container in containers(&set) {
+            assert_eq!(container["lifecycle"], Value::Null);
+        }
+    }
+}
+
+#[test]
+fn the_selectors_select_their_own_pods_alone() {
+    let labels = |set: &Value| {
+        let labels = set["spec"]["template"]["metadata"]["labels"].clone();
+        assert_eq!(set["spec"]["selector"], json!({"matchLabels": labels}));
+        labels
+    };
+    let (daemon, cleanup) = (built(""), built("uninstall"));
+    let daemon = labels(the(&daemon, "DaemonSet"));
+    assert_eq!(daemon, json!({"app.kubernetes.io/name": "selvedge"}));
+    assert_ne!(labels(the(&cleanup, "DaemonSet")), daemon);
+}
+
+#[test]
+fn the_namespace_admits_the_pods() {
+    let objects = built("");
+    let namespace = the(&objects, "Namespace");
+    assert_eq!(namespace["metadata"]["name"], "selvedge");
+    let labels = &namespace["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "privileged");
+    let cleanup = built("uninstall");
+    assert_eq!(the(&cleanup, "Namespace"), namespace);
+    // What is applied first must be there first.
+    assert_eq!(objects[0], *namespace);
+    assert_eq!(cleanup[0], *namespace);
+}
+
+#[test]
+fn the_daemon_may_read_what_it_needs_and_write_events() {
+    let objects = built("");
+    let role = the(&objects, "ClusterRole");
+    let read = json!(["get", "list", "watch"]);
+    assert_eq!(
+        role["rules"],
+        json!([
+            {"apiGroups": [""], "resources": ["pods", "namespaces", "nodes"], "verbs": read},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": read},
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        ])
+    );
+    assert_eq!(role["aggregationRule"], Value::Null);
+    let binding = the(&objects, "ClusterRoleBinding");
+    assert_eq!(binding["roleRef"]["kind"], "ClusterRole");
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    let account = the(&objects, "ServiceAccount");
+    let subject = json!([{
+        "kind": "ServiceAccount",
+        "name": account["metadata"]["name"],
+        "namespace": account["metadata"]["namespace"],
+    }]);
+    assert_eq!(binding["subjects"], subject);
+    let pod = pod(the(&objects, "DaemonSet"));
+    assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
+
+    let cleanup = built("uninstall");
+    let pod = self::pod(the(&cleanup, "DaemonSet"));
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["serviceAccountName"], Value::Null);
+}
+
+#[test]
+fn memory_is_limited_and_cpu_is_not() {
+    let objects = built("");
+    let resources = &pod(the(&objects, "DaemonSet"))["containers"][0]["resources"];
+    assert_eq!(resources["limits"], json!({"memory": "512Mi"}));
+    let requests = &resources["requests"];
+    let number = |text: &Value, unit| text.as_str()?.strip_suffix(unit)?.parse::<u32>().ok();
+    assert!(number(&requests["cpu"], "m") > Some(0), "{requests}");
+    let memory = number(&requests["memory"], "Mi");
+    assert!(memory > Some(0) && memory <= Some(512), "{requests}");
+}
+
+fn selvedge(arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
+    let output = command.args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+/// `--help` after them: arguments before it that don't exist are an error, and those that do are not acted on.
+#[test]
+fn the_command_line_understands_the_containers_arguments() {
+    for set in sets() {
+        for container in containers(&set) {
+            let arguments = list(&container["args"])
+                .iter()
+                .map(|arg| arg.as_str().unwrap());
+            let arguments: Vec<&str> = arguments.chain(["--help"]).collect();
+            let (understood, text) = selvedge(&arguments);
+            let expected = !NOT_YET.contains(&arguments[0]);
+            assert_eq!(understood, expected, "{arguments:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn kubelet_asks_where_the_daemon_answers() {
+    let objects = built("");
+    let container = &pod(the(&objects, "DaemonSet"))["containers"][0];
+    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        let get = json!({"host": "127.0.0.1", "port": 9464, "path": path});
+        assert_eq!(container[probe]["httpGet"], get);
+    }
+    let node =
+        json!({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}});
+    assert_eq!(container["env"], json!([node]));
+    let (_, help) = selvedge(&["run", "--help"]);
+    assert!(help.contains("[env: NODE_NAME="), "{help}");
+    if help.contains("--http") {
+        assert!(help.contains("[default: 127.0.0.1:9464]"), "{help}");
+        assert!(help.contains("[env: SELVEDGE_HTTP="), "{help}");
+    }
+}
+
+#[test]
+fn the_example_denies_everything_in_both_directions() {
+    let policies = kustomize::documents(&manifests("examples/default-deny.yaml"));
+    let policy = the(&policies, "NetworkPolicy");
+    let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    assert_eq!(policy["spec"], spec);
+    assert_eq!(
+        policy["metadata"]["namespace"],
+        Value::Null,
+        "kubectl's -n says where"
+    );
+}
