@@ -83,7 +83,11 @@ fn pod(object: &mut Value, refuse: &Refuse<'_>) -> Result<(), Failure> {
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
         return Err(refuse("spec.containers", "Required value"));
     };
-    if spec.get("containers").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+    if spec
+        .get("containers")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+    {
         return Err(refuse("spec.containers", "Required value"));
     }
     for (field, default) in [
@@ -130,7 +134,9 @@ fn network_policy(object: &mut Value, refuse: &Refuse<'_>) -> Result<(), Failure
         let rules = spec.get_mut(direction).and_then(Value::as_array_mut);
         for (at, rule) in rules.into_iter().flatten().enumerate() {
             let field = format!("spec.{direction}[{at}]");
-            let Some(rule) = rule.as_object_mut() else { continue };
+            let Some(rule) = rule.as_object_mut() else {
+                continue;
+            };
             rule.retain(|_, value| *value != json!([]));
             for (at, port) in list(rule.get_mut("ports")).enumerate() {
                 check_port(port, &format!("{field}.ports[{at}]"), refuse)?;
@@ -140,7 +146,11 @@ fn network_policy(object: &mut Value, refuse: &Refuse<'_>) -> Result<(), Failure
             }
         }
     }
-    if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+    if spec
+        .get("policyTypes")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+    {
         let mut types = vec![json!("Ingress")];
         types.extend(spec.contains_key("egress").then(|| json!("Egress")));
         spec.insert("policyTypes".to_owned(), types.into());
@@ -149,7 +159,10 @@ fn network_policy(object: &mut Value, refuse: &Refuse<'_>) -> Result<(), Failure
     let known = |one: &Value| *one == json!("Ingress") || *one == json!("Egress");
     match types.into_iter().flatten().all(known) {
         true => Ok(()),
-        false => Err(refuse("spec.policyTypes", "Unsupported value: supported values: \"Egress\", \"Ingress\"")),
+        false => Err(refuse(
+            "spec.policyTypes",
+            "Unsupported value: supported values: \"Egress\", \"Ingress\"",
+        )),
     }
 }
 
@@ -161,7 +174,10 @@ fn check_port(port: &mut Value, field: &str, refuse: &Refuse<'_>) -> Result<(), 
     if port["protocol"].is_null() {
         port["protocol"] = json!("TCP");
     }
-    if !["TCP", "UDP", "SCTP"].iter().any(|known| port["protocol"] == *known) {
+    if !["TCP", "UDP", "SCTP"]
+        .iter()
+        .any(|known| port["protocol"] == *known)
+    {
         let why = "Unsupported value: supported values: \"SCTP\", \"TCP\", \"UDP\"";
         return Err(refuse(&format!("{field}.protocol"), why));
     }
@@ -179,7 +195,8 @@ fn check_port(port: &mut Value, field: &str, refuse: &Refuse<'_>) -> Result<(), 
             Err(refuse(&format!("{field}.endPort"), why))
         }
         (Some(_), None) => {
-            let why = "Invalid value: may not be specified when `port` is not specified, or non-numeric";
+            let why =
+                "Invalid value: may not be specified when `port` is not specified, or non-numeric";
             Err(refuse(&format!("{field}.endPort"), why))
         }
     }

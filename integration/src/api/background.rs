@@ -58,7 +58,11 @@ impl Drop for Background {
         drop(self.stop.take());
         let own = self.thread.as_ref().map(|thread| thread.thread().id());
         // Dropped by one of its own tasks, it ends after that.
-        if let Some(thread) = self.thread.take().filter(|_| own != Some(thread::current().id())) {
+        if let Some(thread) = self
+            .thread
+            .take()
+            .filter(|_| own != Some(thread::current().id()))
+        {
             let _ = thread.join();
         }
     }

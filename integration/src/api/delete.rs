@@ -29,12 +29,19 @@ fn has_finalizers(object: &Value) -> bool {
 
 impl Store {
     /// Deletes an object with these DeleteOptions (null for none).
-    pub(crate) fn delete(&mut self, kind: Kind, key: &Key, options: &Value) -> Result<Deleted, Failure> {
+    pub(crate) fn delete(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        options: &Value,
+    ) -> Result<Deleted, Failure> {
         let old = self.get(kind, key)?;
         let wanted = &options["preconditions"];
         for field in ["uid", "resourceVersion"] {
             if wanted[field].is_string() && wanted[field] != old["metadata"][field] {
-                let why = format!("Precondition failed: {field} in precondition does not match {field} in object meta");
+                let why = format!(
+                    "Precondition failed: {field} in precondition does not match {field} in object meta"
+                );
                 return Err(Failure::conflict(kind, &key.1, &why));
             }
         }
@@ -80,7 +87,10 @@ impl Store {
     /// Whether a marked object that has just been written may go: its last finalizer went with that.
     pub(crate) fn may_go(&self, kind: Kind, object: &Value) -> bool {
         let grace = object["metadata"]["deletionGracePeriodSeconds"].as_u64();
-        kind != Kind::Namespace && is_marked(object) && !has_finalizers(object) && grace.unwrap_or(0) == 0
+        kind != Kind::Namespace
+            && is_marked(object)
+            && !has_finalizers(object)
+            && grace.unwrap_or(0) == 0
     }
 
     fn delete_namespace(&mut self, key: &Key, old: &Object) -> Result<Deleted, Failure> {
@@ -100,7 +110,10 @@ impl Store {
         let marked = self.put(Kind::Namespace, key, object);
         // Policies first: the order that is the hardest to get right, and one that real clusters show.
         for kind in [Kind::NetworkPolicy, Kind::Event, Kind::Pod] {
-            let inside = self.objects(kind).keys().filter(|(namespace, _)| namespace == name);
+            let inside = self
+                .objects(kind)
+                .keys()
+                .filter(|(namespace, _)| namespace == name);
             for key in inside.cloned().collect::<Vec<_>>() {
                 // What has finalizers, or a kubelet to wait for, stays for a while.
                 let _ = self.delete(kind, &key, &Value::Null);
@@ -117,10 +130,16 @@ impl Store {
             .filter(|(_, object)| is_marked(object) && !has_finalizers(object))
             .map(|(key, _)| key.clone())
             .filter(|(_, name)| {
-                Kind::ALL.into_iter().filter(|kind| kind.is_namespaced()).all(|kind| {
-                    let first = self.objects(kind).range((name.clone(), String::new())..).next();
-                    first.is_none_or(|((namespace, _), _)| namespace != name)
-                })
+                Kind::ALL
+                    .into_iter()
+                    .filter(|kind| kind.is_namespaced())
+                    .all(|kind| {
+                        let first = self
+                            .objects(kind)
+                            .range((name.clone(), String::new())..)
+                            .next();
+                        first.is_none_or(|((namespace, _), _)| namespace != name)
+                    })
             })
             .collect();
         for key in empty {
@@ -132,7 +151,9 @@ impl Store {
 /// How long a pod has: none if it never ran on a node, or has come to its end.
 fn grace(pod: &Value, options: &Value) -> u64 {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) || matches!(phase, "Succeeded" | "Failed") {
+    if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty)
+        || matches!(phase, "Succeeded" | "Failed")
+    {
         return 0;
     }
     let asked = options["gracePeriodSeconds"].as_u64();

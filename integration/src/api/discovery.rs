@@ -16,7 +16,9 @@ pub(crate) fn discover(path: &str, settings: &Settings) -> Option<Value> {
             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
             "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
         })),
-        "/api" => Some(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})),
+        "/api" => Some(
+            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+        ),
         "/apis" => Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})),
         "/apis/networking.k8s.io" => {
             let mut group = group;
@@ -31,7 +33,9 @@ pub(crate) fn discover(path: &str, settings: &Settings) -> Option<Value> {
 }
 
 fn resources(group_version: &str) -> Value {
-    let kinds = Kind::ALL.into_iter().filter(|kind| kind.api_version() == group_version);
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| kind.api_version() == group_version);
     let resources = kinds.flat_map(|kind| {
         let one = json!({
             "name": kind.plural(), "singularName": kind.name().to_lowercase(), "kind": kind.name(),

@@ -110,7 +110,11 @@ fn place(
         }
         let unreadable = || Failure::bad_request("continue key is not valid: unreadable");
         let (revision, after) = read_token(go_on).ok_or_else(unreadable)?;
-        let revision = if revision == NOW { store.revision() } else { revision };
+        let revision = if revision == NOW {
+            store.revision()
+        } else {
+            revision
+        };
         return Ok((revision, Some(after)));
     }
     match (matching, version) {
@@ -148,5 +152,8 @@ fn token(revision: u64, (namespace, name): &Key) -> String {
 fn read_token(token: &str) -> Option<(u64, Key)> {
     let (revision, key) = token.strip_suffix("&=")?.split_once('+')?;
     let (namespace, name) = key.split_once('/')?;
-    Some((revision.parse().ok()?, (namespace.to_owned(), name.to_owned())))
+    Some((
+        revision.parse().ok()?,
+        (namespace.to_owned(), name.to_owned()),
+    ))
 }

@@ -3,12 +3,14 @@
 
 mod admit;
 mod background;
+mod cluster;
 mod delete;
 mod discovery;
 mod kinds;
 mod list;
 mod patch;
 mod path;
+mod proxy;
 mod routes;
 mod selectors;
 mod server;
@@ -18,7 +20,9 @@ mod store;
 mod watch;
 mod write;
 
+pub use cluster::{Cluster, KUBECONFIG, NewPod};
 pub use kinds::Kind;
 pub use path::Target;
+pub use proxy::{Chaos, Cut, Endpoint, Fault, Proxy, Reply, Seen, Which};
 pub use server::ApiServer;
 pub use settings::{Gone, Settings};

@@ -10,10 +10,16 @@ pub(crate) fn apply(content_type: &str, object: &mut Value, patch: &Value) -> Re
         "application/merge-patch+json" => merge(object, patch, false),
         "application/strategic-merge-patch+json" => merge(object, patch, true),
         "application/json-patch+json" => {
-            let operations = patch.as_array().ok_or_else(|| unreadable("a list is expected"))?;
+            let operations = patch
+                .as_array()
+                .ok_or_else(|| unreadable("a list is expected"))?;
             for operation in operations {
                 operate(object, operation).ok_or_else(|| {
-                    Failure::new(422, "Invalid", format!("the patch can't be applied: {operation}"))
+                    Failure::new(
+                        422,
+                        "Invalid",
+                        format!("the patch can't be applied: {operation}"),
+                    )
                 })?;
             }
         }
@@ -42,7 +48,9 @@ fn merge(target: &mut Value, patch: &Value, strategic: bool) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(target) = target else { return };
+    let Value::Object(target) = target else {
+        return;
+    };
     for (key, value) in patch {
         if strategic && key.starts_with('$') {
             continue;
@@ -53,7 +61,9 @@ fn merge(target: &mut Value, patch: &Value, strategic: bool) {
         }
         let slot = target.entry(key.clone()).or_insert(Value::Null);
         match (slot, value, merge_key(key)) {
-            (Value::Array(old), Value::Array(new), Some(by)) if strategic => merge_list(old, new, by),
+            (Value::Array(old), Value::Array(new), Some(by)) if strategic => {
+                merge_list(old, new, by)
+            }
             (slot, value, _) => merge(slot, value, strategic),
         }
     }

@@ -100,7 +100,11 @@ impl Target {
             path.push_str("/namespaces/");
             path.push_str(namespace);
         }
-        let rest = [Some(self.kind.plural()), self.name.as_deref(), self.subresource.as_deref()];
+        let rest = [
+            Some(self.kind.plural()),
+            self.name.as_deref(),
+            self.subresource.as_deref(),
+        ];
         for part in rest.into_iter().flatten() {
             path.push('/');
             path.push_str(part);
@@ -116,7 +120,10 @@ pub(crate) fn query(uri: &Uri) -> BTreeMap<String, String> {
 
 /// Whether the query asks for a watch.
 pub(crate) fn is_watch(query: &BTreeMap<String, String>) -> bool {
-    matches!(query.get("watch").map(String::as_str), Some("true" | "1" | ""))
+    matches!(
+        query.get("watch").map(String::as_str),
+        Some("true" | "1" | "")
+    )
 }
 
 /// The verb, as RBAC names it.

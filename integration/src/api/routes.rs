@@ -26,7 +26,9 @@ pub(crate) fn router(shared: Shared) -> Router {
 }
 
 async fn handle(State(shared): State<Shared>, request: Request) -> Response {
-    serve(&shared, request).await.unwrap_or_else(IntoResponse::into_response)
+    serve(&shared, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn serve(shared: &Shared, request: Request) -> Result<Response, Failure> {
@@ -36,14 +38,20 @@ async fn serve(shared: &Shared, request: Request) -> Result<Response, Failure> {
         return outside(shared, path);
     };
     let known = target.kind.has_status() || target.subresource.is_none();
-    let known = known && target.subresource.as_deref().is_none_or(|name| name == "status");
+    let known = known
+        && target
+            .subresource
+            .as_deref()
+            .is_none_or(|name| name == "status");
     if !known {
         return Err(Failure::no_resource());
     }
     let query = query(&parts.uri);
     let verb = verb(&parts.method, &target, is_watch(&query));
     let content_type = parts.headers.get(header::CONTENT_TYPE);
-    let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = content_type
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     match verb {
         "watch" => return watch(shared, &target, &query),
         "list" => return Ok(answer(200, &list(&shared.lock(), &target, &query)?)),
@@ -71,7 +79,10 @@ async fn serve(shared: &Shared, request: Request) -> Result<Response, Failure> {
         ),
         "delete" if subresource.is_none() => {
             let options = delete_options(body, query.get("gracePeriodSeconds"));
-            return Ok(deleted(target.kind, store.delete(target.kind, &key, &options)?));
+            return Ok(deleted(
+                target.kind,
+                store.delete(target.kind, &key, &options)?,
+            ));
         }
         "deletecollection" if namespace.is_some() == target.kind.is_namespaced() => {
             let all = delete_all(&mut store, &target, &query, &body)?;
@@ -90,7 +101,9 @@ fn outside(shared: &Shared, path: &str) -> Result<Response, Failure> {
         return Ok("ok".into_response());
     }
     let found = discover(path, &shared.lock().settings);
-    found.map(|found| answer(200, &found)).ok_or_else(Failure::no_resource)
+    found
+        .map(|found| answer(200, &found))
+        .ok_or_else(Failure::no_resource)
 }
 
 async fn read(method: &Method, body: Body, content_type: &str) -> Result<Value, Failure> {
@@ -149,7 +162,12 @@ fn delete_all(
     let options = delete_options(body.clone(), query.get("gracePeriodSeconds"));
     let objects = store.objects(target.kind).iter();
     let keys: Vec<Key> = objects
-        .filter(|(key, _)| target.namespace.as_deref().is_none_or(|wanted| wanted == key.0))
+        .filter(|(key, _)| {
+            target
+                .namespace
+                .as_deref()
+                .is_none_or(|wanted| wanted == key.0)
+        })
         .filter(|(_, object)| selection.matches(object))
         .map(|(key, _)| key.clone())
         .collect();

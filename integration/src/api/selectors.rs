@@ -30,7 +30,10 @@ impl Selection {
             parts.into_iter().filter(|part| !part.is_empty()).collect()
         };
         Ok(Self {
-            labels: terms(labels).iter().map(|term| label_term(term)).collect::<Result<_, _>>()?,
+            labels: terms(labels)
+                .iter()
+                .map(|term| label_term(term))
+                .collect::<Result<_, _>>()?,
             fields: terms(fields)
                 .iter()
                 .map(|term| field_term(kind, term))
@@ -73,7 +76,10 @@ fn split_outside_parentheses(text: &str) -> Vec<String> {
             last.push(c);
         }
     }
-    parts.into_iter().map(|part| part.trim().to_owned()).collect()
+    parts
+        .into_iter()
+        .map(|part| part.trim().to_owned())
+        .collect()
 }
 
 fn label_term(term: &str) -> Result<(String, Test), Failure> {
@@ -106,16 +112,15 @@ fn unreadable(term: &str) -> Failure {
     Failure::bad_request(format!("unable to parse requirement: {term}"))
 }
 
-fn field_term(
-    kind: Kind,
-    term: &str,
-) -> Result<(&'static [&'static str], bool, String), Failure> {
+fn field_term(kind: Kind, term: &str) -> Result<(&'static [&'static str], bool, String), Failure> {
     let (key, equal, value) = match term.split_once("!=") {
         Some((key, value)) => (key, false, value),
         None => {
             let split = term.split_once("==").or_else(|| term.split_once('='));
             let (key, value) = split.ok_or_else(|| {
-                Failure::bad_request(format!("invalid selector: '{term}'; can't understand '{term}'"))
+                Failure::bad_request(format!(
+                    "invalid selector: '{term}'; can't understand '{term}'"
+                ))
             })?;
             (key, true, value)
         }

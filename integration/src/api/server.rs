@@ -59,8 +59,12 @@ impl ApiServer {
     /// When it can't.
     pub fn listen(&self) -> Result<SocketAddr, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").during("listen on 127.0.0.1")?;
-        let address = listener.local_addr().during("read the listener's address")?;
-        listener.set_nonblocking(true).during("set a listener nonblocking")?;
+        let address = listener
+            .local_addr()
+            .during("read the listener's address")?;
+        listener
+            .set_nonblocking(true)
+            .during("set a listener nonblocking")?;
         let service = self.service();
         self.background.handle().spawn(async move {
             if let Ok(listener) = tokio::net::TcpListener::from_std(listener) {

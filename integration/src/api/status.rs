@@ -97,8 +97,7 @@ impl Failure {
 
     /// Parameters of a list or watch that don't go together.
     pub(crate) fn options(field: &str, why: &str) -> Self {
-        let message =
-            format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: Forbidden: {why}");
+        let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: Forbidden: {why}");
         let mut failure = Self::new(422, "Invalid", message);
         failure.details = Some(json!({
             "group": "meta.k8s.io", "kind": "ListOptions",
@@ -119,8 +118,7 @@ impl Failure {
 
     /// A version that this server has not seen yet.
     pub(crate) fn too_large(asked: u64, current: u64) -> Self {
-        let message =
-            format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         let mut failure = Self::new(504, "Timeout", message);
         failure.details = Some(json!({"retryAfterSeconds": 1, "causes": [
             {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]}));

@@ -76,10 +76,6 @@ impl Store {
         self.revision
     }
 
-    pub(crate) fn compacted(&self) -> u64 {
-        self.compacted
-    }
-
     pub(crate) fn objects(&self, kind: Kind) -> &Objects {
         static NONE: Objects = Objects::new();
         self.objects.get(&kind).unwrap_or(&NONE)
@@ -112,13 +108,19 @@ impl Store {
     }
 
     /// What happened after a version.
-    pub(crate) fn changes_after(&self, revision: u64) -> Result<impl Iterator<Item = &Change>, Failure> {
+    pub(crate) fn changes_after(
+        &self,
+        revision: u64,
+    ) -> Result<impl Iterator<Item = &Change>, Failure> {
         if revision < self.compacted {
             return Err(Failure::too_old(revision, self.compacted));
         }
         // Every version is one change, so the history is as long as the versions are apart.
         let old = revision.saturating_sub(self.compacted);
-        Ok(self.history.iter().skip(usize::try_from(old).unwrap_or(usize::MAX)))
+        Ok(self
+            .history
+            .iter()
+            .skip(usize::try_from(old).unwrap_or(usize::MAX)))
     }
 
     /// Stores an object, new or changed, under the next version.

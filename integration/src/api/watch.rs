@@ -49,13 +49,20 @@ impl Line {
     }
 
     fn encode(&self) -> Bytes {
-        format!("{{\"type\":\"{}\",\"object\":{}}}\n", self.kind, self.object).into()
+        format!(
+            "{{\"type\":\"{}\",\"object\":{}}}\n",
+            self.kind, self.object
+        )
+        .into()
     }
 }
 
 impl Scope {
     fn has(&self, namespace: &str, object: &Value) -> bool {
-        let here = self.namespace.as_deref().is_none_or(|wanted| wanted == namespace);
+        let here = self
+            .namespace
+            .as_deref()
+            .is_none_or(|wanted| wanted == namespace);
         here && self.selection.matches(object)
     }
 
@@ -83,7 +90,9 @@ impl Watcher {
     /// Passes a change on; false when nobody listens any more, or is too far behind.
     pub(crate) fn tell(&self, change: &Change) -> bool {
         let line = self.scope.line(change);
-        line.map_or(!self.sender.is_closed(), |line| self.sender.try_send(line).is_ok())
+        line.map_or(!self.sender.is_closed(), |line| {
+            self.sender.try_send(line).is_ok()
+        })
     }
 }
 
@@ -103,7 +112,10 @@ impl Store {
 
     /// How many watches run.
     pub(crate) fn watches(&self) -> usize {
-        self.watchers.iter().filter(|watcher| !watcher.sender.is_closed()).count()
+        self.watchers
+            .iter()
+            .filter(|watcher| !watcher.sender.is_closed())
+            .count()
     }
 }
 
@@ -188,13 +200,19 @@ fn initial(
     let present = || -> Vec<Line> {
         let objects = store.objects(scope.kind).iter();
         let inside = objects.filter(|(key, object)| scope.has(&key.0, object));
-        inside.map(|(_, object)| Line::new("ADDED", object.clone())).collect()
+        inside
+            .map(|(_, object)| Line::new("ADDED", object.clone()))
+            .collect()
     };
-    let matching = query.get("resourceVersionMatch").map(String::as_str).unwrap_or_default();
+    let matching = query
+        .get("resourceVersionMatch")
+        .map(String::as_str)
+        .unwrap_or_default();
     let from = number(query, "resourceVersion")?.unwrap_or_default();
     let Some(send) = query.get("sendInitialEvents") else {
         if !matching.is_empty() {
-            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            let why =
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
             return Err(Failure::options("resourceVersionMatch", why));
         }
         return match from {
@@ -208,7 +226,8 @@ fn initial(
         };
     };
     if !store.settings.watch_list {
-        let why = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+        let why =
+            "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
         return Err(Failure::options("sendInitialEvents", why));
     }
     if matching != "NotOlderThan" {

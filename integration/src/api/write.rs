@@ -16,7 +16,7 @@ pub(crate) fn now() -> Value {
     json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     // Each of these has keys of its own.
     RandomState::new().build_hasher().finish()
 }
@@ -45,7 +45,9 @@ const OWNED: [&str; 7] = [
 ];
 
 fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
-    object["metadata"][field].as_str().filter(|text| !text.is_empty())
+    object["metadata"][field]
+        .as_str()
+        .filter(|text| !text.is_empty())
 }
 
 impl Store {
@@ -85,7 +87,10 @@ impl Store {
             metadata.insert("uid".to_owned(), json!(uid()));
             metadata.insert("creationTimestamp".to_owned(), now());
             metadata.extend(namespace.map(|name| ("namespace".to_owned(), json!(name))));
-            metadata.extend(kind.has_generation().then(|| ("generation".to_owned(), json!(1))));
+            metadata.extend(
+                kind.has_generation()
+                    .then(|| ("generation".to_owned(), json!(1))),
+            );
         }
         match kind {
             Kind::Pod => object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"}),
@@ -95,7 +100,9 @@ impl Store {
             }
             // A kubelet brings the status when it registers.
             Kind::Node | Kind::Event => {}
-            Kind::NetworkPolicy => drop(object.as_object_mut().and_then(|all| all.remove("status"))),
+            Kind::NetworkPolicy => {
+                drop(object.as_object_mut().and_then(|all| all.remove("status")))
+            }
         }
         admit(kind, &name, &mut object)?;
         Ok(self.put(kind, &key, object))
@@ -117,7 +124,8 @@ impl Store {
             let why = "the name of the object does not match the name on the URL";
             return Err(Failure::bad_request(why));
         }
-        let stale = |field| text(&body, field).is_some_and(|given| Some(given) != text(&old, field));
+        let stale =
+            |field| text(&body, field).is_some_and(|given| Some(given) != text(&old, field));
         if stale("uid") {
             let why = "Precondition failed: UID in precondition does not match UID in object meta";
             return Err(Failure::conflict(kind, name, why));
@@ -176,7 +184,8 @@ fn check_body(kind: Kind, namespace: Option<&str>, body: &Value) -> Result<(), F
         return Err(Failure::bad_request(why));
     }
     if text(body, "namespace").is_some_and(|given| Some(given) != namespace) {
-        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        let why =
+            "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Failure::bad_request(why));
     }
     Ok(())
@@ -206,7 +215,9 @@ fn combine(kind: Kind, old: &Value, mut body: Value, subresource: Option<&str>) 
         }
         let none = Map::new();
         let owned = old["metadata"].as_object().unwrap_or(&none);
-        let owned = owned.iter().filter(|(field, _)| OWNED.contains(&field.as_str()));
+        let owned = owned
+            .iter()
+            .filter(|(field, _)| OWNED.contains(&field.as_str()));
         metadata.extend(owned.map(|(field, value)| (field.clone(), value.clone())));
     }
     new["kind"] = json!(kind.name());
@@ -219,12 +230,20 @@ fn check_pod_update(name: &str, old: &Value, new: &Value) -> Result<(), Failure>
     let rest = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         if let Some(fields) = spec.as_object_mut() {
-            for field in ["tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
+            for field in [
+                "tolerations",
+                "activeDeadlineSeconds",
+                "terminationGracePeriodSeconds",
+            ] {
                 fields.remove(field);
             }
             for list in ["containers", "initContainers"] {
                 let containers = fields.get_mut(list).and_then(Value::as_array_mut);
-                for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
+                for container in containers
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_object_mut)
+                {
                     container.remove("image");
                 }
             }
