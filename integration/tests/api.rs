@@ -2,6 +2,8 @@
 //!
 //! What a real API server can show, too, is tried on the one that `SELVEDGE_TEST_KUBECONFIG` names, if it does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop
+
 #[path = "api/faults.rs"]
 mod faults;
 #[path = "api/http.rs"]
@@ -10,5 +12,7 @@ mod http_client;
 mod lists;
 #[path = "api/semantics.rs"]
 mod semantics;
+#[path = "api/versions.rs"]
+mod versions;
 #[path = "api/watches.rs"]
 mod watches;

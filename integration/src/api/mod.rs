@@ -17,6 +17,7 @@ mod server;
 mod settings;
 mod status;
 mod store;
+mod stream;
 mod watch;
 mod write;
 

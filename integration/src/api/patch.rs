@@ -138,3 +138,7 @@ fn operate(object: &mut Value, operation: &Value) -> Option<()> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "patch_tests.rs"]
+mod tests;

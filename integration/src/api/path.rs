@@ -141,3 +141,7 @@ pub(crate) fn verb(method: &Method, target: &Target, watch: bool) -> &'static st
         _ => "other",
     }
 }
+
+#[cfg(test)]
+#[path = "path_tests.rs"]
+mod tests;

@@ -145,3 +145,7 @@ fn field_term(kind: Kind, term: &str) -> Result<(&'static [&'static str], bool, 
     };
     Ok((path, equal, value.to_owned()))
 }
+
+#[cfg(test)]
+#[path = "selectors_tests.rs"]
+mod tests;

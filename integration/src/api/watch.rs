@@ -1,7 +1,6 @@
 //! Watches: what has been, then what comes, each change once and in order, until the time is over.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,8 +9,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderValue, header};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{self, Instant, Interval};
+use tokio::sync::mpsc::{self, Sender};
+use tokio::time::{self, Instant};
 
 use super::kinds::Kind;
 use super::list::number;
@@ -20,6 +19,7 @@ use super::selectors::Selection;
 use super::settings::Gone;
 use super::status::Failure;
 use super::store::{Change, Object, Shared, Store, stamped};
+use super::stream::{Running, next};
 
 /// Someone who watches, as the store knows him.
 pub(crate) struct Watcher {
@@ -32,13 +32,15 @@ pub(crate) struct Watcher {
 #[derive(Debug, Clone)]
 struct Scope {
     kind: Kind,
+    /// Changes up to this version are none of its business: one from the future waits.
+    after: u64,
     namespace: Option<String>,
     selection: Selection,
 }
 
 /// One event of a watch.
 #[derive(Debug, Clone)]
-struct Line {
+pub(super) struct Line {
     kind: &'static str,
     object: Object,
 }
@@ -48,7 +50,7 @@ impl Line {
         Self { kind, object }
     }
 
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         format!(
             "{{\"type\":\"{}\",\"object\":{}}}\n",
             self.kind, self.object
@@ -68,7 +70,7 @@ impl Scope {
 
     /// A change, as it looks through the selectors: what starts to match is added, what ceases to is deleted.
     fn line(&self, change: &Change) -> Option<Line> {
-        if change.kind != self.kind {
+        if change.kind != self.kind || change.revision <= self.after {
             return None;
         }
         let inside = |object: &Object| self.has(&change.key.0, object);
@@ -97,16 +99,17 @@ impl Watcher {
 }
 
 impl Store {
-    fn bookmark(&mut self, id: u64) {
+    pub(super) fn bookmark(&mut self, id: u64) {
         let revision = self.revision();
-        if let Some(watcher) = self.watchers.iter().find(|watcher| watcher.id == id) {
+        let mut watchers = self.watchers.iter();
+        if let Some(watcher) = watchers.find(|one| one.id == id && one.scope.after <= revision) {
             let line = bookmark(watcher.scope.kind, revision, false);
             // One that is too far behind needs no bookmark.
             let _ = watcher.sender.try_send(line);
         }
     }
 
-    fn unsubscribe(&mut self, id: u64) {
+    pub(super) fn unsubscribe(&mut self, id: u64) {
         self.watchers.retain(|watcher| watcher.id != id);
     }
 
@@ -156,6 +159,7 @@ pub(crate) fn watch(
     }
     let scope = Scope {
         kind: target.kind,
+        after: number(query, "resourceVersion")?.unwrap_or_default(),
         namespace: target.namespace.clone(),
         selection: Selection::parse(target.kind, get("labelSelector"), &fields)?,
     };
@@ -219,8 +223,6 @@ fn initial(
             0 => Ok(present()),
             from => Ok(store
                 .changes_after(from)?
-                // one from the future, too: it waits for what comes after it
-                .filter(|change| change.revision > from)
                 .filter_map(|change| scope.line(change))
                 .collect()),
         };
@@ -255,56 +257,4 @@ fn response(body: Body) -> Response {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
-}
-
-/// A watch that runs.
-struct Running {
-    shared: Shared,
-    id: u64,
-    initial: VecDeque<Line>,
-    receiver: Receiver<Line>,
-    bookmarks: Option<Interval>,
-    end: Option<Instant>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.shared.lock().unsubscribe(self.id);
-    }
-}
-
-async fn next(mut watch: Running) -> Option<(Result<Bytes, Infallible>, Running)> {
-    loop {
-        if let Some(line) = watch.initial.pop_front() {
-            return Some((Ok(line.encode()), watch));
-        }
-        let end = watch.end;
-        tokio::select! {
-            biased;
-            () = async { time::sleep_until(end.unwrap_or_else(Instant::now)).await }, if end.is_some() => {
-                // The last bookmark saves the client much: the next watch starts from there. What was sent before it is
-                // still in the channel, which ends behind it.
-                let mut store = watch.shared.lock();
-                if watch.bookmarks.is_some() {
-                    store.bookmark(watch.id);
-                }
-                store.unsubscribe(watch.id);
-                watch.end = None;
-                watch.bookmarks = None;
-            }
-            line = watch.receiver.recv() => {
-                let line = line?;
-                return Some((Ok(line.encode()), watch));
-            }
-            () = tick(&mut watch.bookmarks) => watch.shared.lock().bookmark(watch.id),
-        }
-    }
-}
-
-/// The next time for a bookmark: never, if none are wanted.
-async fn tick(interval: &mut Option<Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
-    }
 }
