@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::path::Target;
 use super::selectors::Selection;
 use super::status::Failure;
-use super::store::{Key, Objects, Store};
+use super::store::{Key, Store, View};
 
 /// A parameter that is a number.
 pub(crate) fn number(query: &BTreeMap<String, String>, key: &str) -> Result<Option<u64>, Failure> {
@@ -35,7 +35,7 @@ pub(crate) fn list(
     let limit = number(query, "limit")?.unwrap_or_default();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (revision, after) = place(store, query, limit)?;
-    let objects = match store.objects_at(kind, revision) {
+    let objects = match store.view(kind, revision) {
         Ok(objects) => objects,
         // Only a page can be continued: a new list begins anew.
         Err(failure) => match &after {
@@ -51,7 +51,7 @@ pub(crate) fn list(
 
 fn page(
     target: &Target,
-    objects: &Objects,
+    objects: &View<'_>,
     revision: u64,
     start: Bound<Key>,
     limit: usize,
@@ -60,7 +60,7 @@ fn page(
     let kind = target.kind;
     let namespace = target.namespace.as_deref();
     let mut rest = objects
-        .range((start, Bound::Unbounded))
+        .range(start)
         .filter(|((in_namespace, _), _)| namespace.is_none_or(|wanted| wanted == in_namespace))
         .filter(|(_, object)| selection.matches(object))
         .peekable();

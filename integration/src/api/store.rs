@@ -1,6 +1,7 @@
 //! The objects, their history, and who watches them. Every change takes the next resourceVersion, whatever its kind.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -87,24 +88,21 @@ impl Store {
     }
 
     /// The objects of a kind as they were at a version.
-    pub(crate) fn objects_at(&self, kind: Kind, revision: u64) -> Result<Objects, Failure> {
+    pub(crate) fn view(&self, kind: Kind, revision: u64) -> Result<View<'_>, Failure> {
         if revision > self.revision {
             return Err(Failure::too_large(revision, self.revision));
         }
-        if revision < self.compacted {
-            return Err(Failure::too_old(revision, self.compacted));
+        let mut before = BTreeMap::new();
+        for change in self
+            .changes_after(revision)?
+            .filter(|change| change.kind == kind)
+        {
+            // The first change after it tells how it was.
+            let known = before.entry(change.key.clone());
+            known.or_insert_with(|| change.old.clone());
         }
-        let mut objects = self.objects(kind).clone();
-        let after = self.history.iter().rev();
-        for change in after.take_while(|change| change.revision > revision) {
-            if change.kind == kind {
-                match &change.old {
-                    Some(old) => objects.insert(change.key.clone(), old.clone()),
-                    None => objects.remove(&change.key),
-                };
-            }
-        }
-        Ok(objects)
+        let now = self.objects(kind);
+        Ok(View { now, before })
     }
 
     /// What happened after a version.
@@ -163,6 +161,32 @@ impl Store {
     pub(crate) fn compact(&mut self) {
         self.history.clear();
         self.compacted = self.revision;
+    }
+}
+
+/// The objects of a kind at one version, past or present.
+pub(crate) struct View<'a> {
+    now: &'a Objects,
+    /// What has changed since then, as it was.
+    before: BTreeMap<Key, Option<Object>>,
+}
+
+impl View<'_> {
+    /// The objects in order.
+    pub(crate) fn range(&self, start: Bound<Key>) -> impl Iterator<Item = (&Key, &Object)> {
+        let now = self.now.range((start.clone(), Bound::Unbounded));
+        let mut same = now
+            .filter(|(key, _)| !self.before.contains_key(*key))
+            .peekable();
+        let before = self.before.range((start, Bound::Unbounded));
+        let mut other = before
+            .filter_map(|(key, old)| Some((key, old.as_ref()?)))
+            .peekable();
+        std::iter::from_fn(move || match (same.peek(), other.peek()) {
+            (Some((one, _)), Some((two, _))) if one < two => same.next(),
+            (_, Some(_)) => other.next(),
+            (_, None) => same.next(),
+        })
     }
 }
 

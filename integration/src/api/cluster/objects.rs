@@ -26,7 +26,7 @@ pub struct NewPod {
 }
 
 impl NewPod {
-    /// A pod without labels, node or address.
+    /// A pod without labels, node or address, which stays pending.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -81,8 +81,10 @@ impl NewPod {
             "tolerations": [{"operator": "Exists"}],
             "automountServiceAccountToken": false,
         });
-        if let Some(node) = &self.node {
-            spec["nodeName"] = json!(node);
+        match &self.node {
+            Some(node) => spec["nodeName"] = json!(node),
+            // No scheduler is called so: on a real cluster, too, it stays without a node.
+            None => spec["schedulerName"] = json!("nobody"),
         }
         if self.host_network {
             spec["hostNetwork"] = json!(true);
