@@ -176,6 +176,37 @@ fn versions_of_lists_mean_what_the_api_says() -> Result<(), Error> {
 }
 
 #[test]
+fn the_past_stays_as_it_was() -> Result<(), Error> {
+    let cluster = Cluster::for_tests()?;
+    let ns = cluster.namespace("past", &[])?;
+    let collection = Target::collection(Kind::NetworkPolicy, Some(&ns));
+    let target = Target::object(Kind::NetworkPolicy, Some(&ns), "a");
+    let label =
+        |turn: &str| cluster.patch(&target, &json!({"metadata": {"labels": {"turn": turn}}}));
+    let mut states = vec![list(&cluster, &collection, "")?];
+    let mut then = |_: Value| -> Result<(), Error> {
+        states.push(list(&cluster, &collection, "")?);
+        Ok(())
+    };
+    then(put(&cluster, &ns, "a")?)?;
+    then(label("1")?)?;
+    then(label("2")?)?;
+    then(cluster.delete(&target)?)?;
+    then(put(&cluster, &ns, "a")?)?;
+    then(put(&cluster, &ns, "b")?)?;
+    then(label("3")?)?;
+    for state in &states {
+        let version = state["metadata"]["resourceVersion"].as_str().unwrap();
+        let exact = format!("resourceVersion={version}&resourceVersionMatch=Exact");
+        assert_eq!(
+            list(&cluster, &collection, &exact)?["items"],
+            state["items"]
+        );
+    }
+    cluster.finish()
+}
+
+#[test]
 fn items_do_not_repeat_what_kind_they_are() -> Result<(), Error> {
     let cluster = Cluster::for_tests()?;
     let ns = cluster.namespace("items", &[])?;
