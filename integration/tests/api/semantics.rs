@@ -256,6 +256,17 @@ fn a_pod_terminates_before_it_goes() -> Result<(), Error> {
         "{marked}"
     );
     assert_eq!(marked["status"]["podIPs"], json!([{"ip": "10.200.8.5"}]));
+    // Its time is only ever shortened.
+    let path = pod(&ns, "web").path();
+    for (asked, left) in [(60, 30), (5, 5), (30, 5)] {
+        let options = json!({"gracePeriodSeconds": asked});
+        cluster.call(Method::DELETE, &path, "application/json", Some(&options))?;
+        let now = cluster.get(&pod(&ns, "web"))?;
+        assert_eq!(
+            now["metadata"]["deletionGracePeriodSeconds"], left,
+            "{asked}"
+        );
+    }
     cluster.finish_pod(&ns, "web")?;
     assert_eq!(cluster.find(&pod(&ns, "web"))?, None);
     // One that never got a node has nothing to stop.
