@@ -45,6 +45,18 @@ pub enum Error {
         /// Why it cannot.
         what: String,
     },
+    /// An API server refused.
+    #[error("{what}: {code} {reason}: {message}")]
+    Api {
+        /// Method and path.
+        what: String,
+        /// The HTTP status.
+        code: u16,
+        /// The `Status` object's reason, e.g. `NotFound`.
+        reason: String,
+        /// Its message.
+        message: String,
+    },
     /// Something awaited did not come.
     #[error("waited {after:?} for {what}")]
     Timeout {

@@ -33,8 +33,10 @@
 //! - [`FrameSocket`], [`Capture`]: whole Ethernet frames
 //! - [`Netns::command`], [`Daemon`]: programs inside a namespace
 //! - [`stage`]: a lab made from a cluster's manifests, and enforced
+//! - [`api`]: an API server stand-in, a proxy that makes API servers fail, clusters to fill
 #![forbid(unsafe_code)]
 
+pub mod api;
 mod daemon;
 mod error;
 mod frame;
