@@ -60,7 +60,11 @@ fn bad_usage_is_one_line_and_exit_code_2() {
     fails(&["enforce"], 2, &["enforce", "--help"]);
     fails(&["render"], 2, &["DIR"]);
     fails(&["render", "x"], 2, &["--node"]);
-    fails(&["run", "--node", "a"], 2, &["--source"]);
+    fails(
+        &["run", "--node", "a", "--kubeconfig", "/no/such/config"],
+        2,
+        &["/no/such/config"],
+    );
     fails(&["run", "--source", "x", "--node", ""], 2, &["--node"]);
     fails(
         &["render", "x", "--node", "a", "--bridge", "no/such"],

@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   selvedge doctor                     on a node, in the host's network namespace
   selvedge doctor --probe             and prove with packets that this kernel enforces policies
+  selvedge doctor --only-probe        only the proof, as before the daemon's start
   selvedge doctor -o json | jq '.findings[] | select(.status != \"ok\")'
 
 It changes nothing. What it tries, it tries in network namespaces of its own, which needs root.
@@ -28,6 +29,9 @@ pub(super) struct Doctor {
     /// Prove with packets between two pods of a throwaway bridge that policies are enforced
     #[arg(long)]
     probe: bool,
+    /// Only that proof. It fails where a packet does what rules forbid, and nowhere else: not being able to try is a warning
+    #[arg(long, conflicts_with = "probe")]
+    only_probe: bool,
     /// The pods' bridge [default: the bridge with Flannel's subnet, else cni0]
     #[arg(long, value_name = "NAME", value_parser = interface)]
     bridge: Option<IfName>,
@@ -38,7 +42,7 @@ pub(super) struct Doctor {
     #[arg(long, hide = true, value_name = "FILE", default_value = links::SUBNET_ENV)]
     subnet_env: PathBuf,
     /// Leave br_netfilter off in the probe's namespace: the probe must fail then
-    #[arg(long, hide = true, requires = "probe")]
+    #[arg(long, hide = true)]
     probe_unbridged: bool,
 }
 
@@ -51,13 +55,20 @@ struct Answer<'a> {
 
 impl Doctor {
     pub(super) fn execute(self) -> Result<Done, Failure> {
-        let report = doctor::examine(&doctor::Options {
-            bridge: self.bridge,
-            subnet_env: self.subnet_env,
-            probe: self.probe.then_some(probe::Options {
-                bridged: !self.probe_unbridged,
+        let proof = probe::Options {
+            bridged: !self.probe_unbridged,
+        };
+        let report = match self.only_probe {
+            true => Report {
+                findings: probe::run_or_warn(&proof),
+                unreachable: false,
+            },
+            false => doctor::examine(&doctor::Options {
+                bridge: self.bridge,
+                subnet_env: self.subnet_env,
+                probe: self.probe.then_some(proof),
             }),
-        });
+        };
         match self.output {
             Output::Json => {
                 let answer = Answer {

@@ -195,10 +195,16 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         observer.health.beat();
         let wake = retry_at.unwrap_or_else(|| Instant::now() + HOST_CHECK);
         tokio::select! {
-            // Signals first: under a steady stream of inputs they must be heard too.
+            // Inputs last but for the retry: under a steady stream of them all else must be heard too.
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = check.tick() => state.check(),
+            () = heard(interference.as_ref()) => {
+                if state.reconciler.listen() {
+                    retry_at = state.step();
+                }
+            }
             input = inputs.recv() => {
                 let Some(input) = input else { break };
                 state.take(input)?;
@@ -208,15 +214,9 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
                 }
                 retry_at = state.step();
             }
-            () = heard(interference.as_ref()) => {
-                if state.reconciler.listen() {
-                    retry_at = state.step();
-                }
-            }
             () = tokio::time::sleep_until(wake.into()), if retry_at.is_some() => {
                 retry_at = state.step();
             }
-            _ = check.tick() => state.check(),
         }
     }
     links.abort();

@@ -125,21 +125,26 @@ struct Proof {
 
 /// Proves it, a line each.
 pub fn run(options: &Options) -> Vec<Finding> {
-    let bridged = options.bridged;
-    let proof = apart(move || prove(bridged));
-    match proof {
-        Ok(Ok(proof)) => judge(&proof),
-        Ok(Err(error)) => vec![unproven(&error)],
-        Err(error) => vec![unproven(&error)],
-    }
+    attempt(options).unwrap_or_else(|found| vec![Finding::fail(CHECK, found, ADVICE)])
 }
 
-fn unproven(error: &dyn fmt::Display) -> Finding {
-    Finding::fail(
-        CHECK,
-        format!("nothing is proven: {error}"),
-        "run it as root (in a pod: privileged), with br_netfilter loaded",
-    )
+/// The same, but that it can't be tried is a warning: it says nothing about what the node's rules do, and a daemon that
+/// did not start for it would leave the node without any.
+pub fn run_or_warn(options: &Options) -> Vec<Finding> {
+    attempt(options).unwrap_or_else(|found| vec![Finding::warn(CHECK, found, ADVICE)])
+}
+
+const ADVICE: &str = "run it as root (in a pod: privileged), with br_netfilter loaded";
+
+/// What was proven, or why nothing was.
+fn attempt(options: &Options) -> Result<Vec<Finding>, String> {
+    let bridged = options.bridged;
+    let unproven = |error: &dyn fmt::Display| format!("nothing is proven: {error}");
+    match apart(move || prove(bridged)) {
+        Ok(Ok(proof)) => Ok(judge(&proof)),
+        Ok(Err(error)) => Err(unproven(&error)),
+        Err(error) => Err(unproven(&error)),
+    }
 }
 
 /// One finding for each step, of all ways where they did the same.
@@ -175,7 +180,11 @@ fn judge(proof: &Proof) -> Vec<Finding> {
         ));
     }
     if proof.seen.is_empty() {
-        findings.push(unproven(&"no packet could be sent"));
+        findings.push(Finding::fail(
+            CHECK,
+            "nothing is proven: no packet could be sent",
+            ADVICE,
+        ));
     }
     findings
 }

@@ -60,6 +60,8 @@ pub enum News {
     Lost(ApiError),
     /// It can again.
     Found,
+    /// Nothing has changed.
+    Heard,
     /// The stream has ended and is made anew.
     Restarted,
 }
@@ -120,7 +122,9 @@ impl Follower {
         let mut state = State::default();
         loop {
             let started = Instant::now();
+            let listing = state.version.is_none();
             let error = match self.attempt(&mut state).await {
+                Ok(()) if listing && state.paged => continue,
                 Ok(()) => {
                     if self.tell(News::Restarted).await.is_err() {
                         return;
@@ -290,9 +294,14 @@ impl Follower {
                     version
                 }
                 Line::Bookmark { version, listed } => {
-                    if listed && let Some(listing) = listing.take() {
-                        self.tell(listing.end()).await?;
-                    }
+                    let news = match listing.take() {
+                        Some(listing) if listed => listing.end(),
+                        unfinished => {
+                            listing = unfinished;
+                            News::Heard
+                        }
+                    };
+                    self.tell(news).await?;
                     version
                 }
             };

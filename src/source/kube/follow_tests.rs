@@ -135,7 +135,7 @@ impl Followed {
                 }
                 News::Lost(error) => format!("lost: {error}"),
                 News::Found => "found".to_owned(),
-                News::Restarted => continue,
+                News::Restarted | News::Heard => continue,
             });
         }
         heard

@@ -116,6 +116,9 @@ impl State {
         let mut changed = false;
         let synced = self.synced();
         for (kind, news) in burst {
+            if !matches!(news, News::Lost(_) | News::Restarted) {
+                metrics.api_contact();
+            }
             match news {
                 News::Applied(entry) => {
                     changed |= note(&mut self.problems, &self.reporter, kind, &entry);
@@ -134,7 +137,6 @@ impl State {
                     }
                 }
                 News::Listed { keys, unreadable } => {
-                    metrics.relisted(kind);
                     let before = self.problems.len();
                     self.problems.retain(|name, (key, of, _)| {
                         *of != kind
@@ -146,6 +148,7 @@ impl State {
                     changed |= self.problems.len() != before;
                     // At the first list there is nothing that could be gone.
                     if !self.listed.insert(kind) {
+                        metrics.relisted(kind);
                         events.push(Event::Retain { kind, keys });
                     }
                 }
@@ -155,6 +158,7 @@ impl State {
                     changed = true;
                 }
                 News::Found => changed |= self.lost.remove(&kind).is_some(),
+                News::Heard => {}
                 News::Restarted => metrics.watch_restarted(kind),
             }
         }
