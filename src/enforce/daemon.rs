@@ -183,7 +183,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     }));
     info!(
         node = settings.node,
-        source,
+        source = %source,
         "selvedge {} starts",
         env!("CARGO_PKG_VERSION")
     );
