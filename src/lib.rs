@@ -1,13 +1,14 @@
 //! Selvedge: NetworkPolicy for Flannel clusters.
 //!
 //! ```text
-//!  YAML directory ─ source ─ Event ─ index ─ compile ─ Ruleset ─ diff ─ Transaction ─ Dataplane
-//!                              │       │    (pure)       (selvedge-nft)                ├ kernel
-//!                           cluster  policy                                            └ text (render)
-//!                                      └ verdict (pure): may this connection pass, and why
+//!      API server ┐
+//!  YAML directory ┴ source ─ Event ─ index ─ compile ─ Ruleset ─ diff ─ Transaction ─ Dataplane
+//!                               │       │    (pure)       (selvedge-nft)                ├ kernel
+//!                            cluster  policy                                            └ text (render)
+//!                                       └ verdict (pure): may this connection pass, and why
 //! ```
 //!
-//! - [`source`]: where objects come from: files of manifests, watched
+//! - [`source`]: where objects come from: the API server, or files of manifests; both are watched
 //! - [`cluster`]: what we know of pods, namespaces and nodes
 //! - [`policy`]: the one policy form, and the dialects that lower into it
 //! - [`index`]: who selects whom, kept as events come

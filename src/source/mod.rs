@@ -1,10 +1,11 @@
-//! Where objects come from: a directory of manifests.
+//! Where objects come from: the API server, or a directory of manifests.
 //!
 //! ```text
 //!  files ─ document ─ decode, salvage ─ Snapshot ─ diff ─ Event
 //!    └ watch (inotify) says when to look again
 //! ```
 //!
+//! - [`kube`]: the API server, listed and watched · [`update`]: what either source tells
 //! - [`document`]: YAML and JSON texts as documents
 //! - [`decode`]: a document's objects, cut down; `salvage` for NetworkPolicies
 //! - [`files`]: a file or directory as a [`Snapshot`]
