@@ -15,6 +15,7 @@
 //! - [`verdict`]: whether a connection passes, by the policies and by the compiled ruleset, which must agree
 //! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
 //! - [`cli`]: the command line, one file a subcommand
+//! - [`work`]: counts what a change looks at, for the tests
 
 #![forbid(unsafe_code)]
 
@@ -27,4 +28,7 @@ pub mod enforce;
 pub mod index;
 pub mod policy;
 pub mod source;
+#[cfg(any(test, feature = "synthetic"))]
+pub mod synthetic;
 pub mod verdict;
+pub mod work;
