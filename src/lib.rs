@@ -18,6 +18,7 @@
 //! - [`observe`]: metrics and health, over HTTP
 //! - [`doctor`]: what enforcement needs of a node, and what stands in its way
 //! - [`cli`]: the command line, one file a subcommand
+//! - [`work`]: counts what a change looks at, for the tests
 
 #![forbid(unsafe_code)]
 
@@ -32,4 +33,7 @@ pub mod index;
 pub mod observe;
 pub mod policy;
 pub mod source;
+#[cfg(any(test, feature = "synthetic"))]
+pub mod synthetic;
 pub mod verdict;
+pub mod work;

@@ -1,4 +1,6 @@
 //! The incremental ruleset is the fresh one, after any events in any order and batching.
+//!
+//! `SELVEDGE_SOAK=1` does five times as many: 10,000 sequences.
 
 #![allow(clippy::unwrap_used)] // a test may stop
 
@@ -41,8 +43,19 @@ fn replay(events: &[Event], batches: &[usize]) -> Result<Ruleset, TestCaseError>
     Ok(ruleset)
 }
 
+fn config() -> ProptestConfig {
+    let cases = match std::env::var_os("SELVEDGE_SOAK") {
+        Some(_) => 5_000,
+        None => 1_000,
+    };
+    ProptestConfig {
+        cases,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn after_any_events_the_ruleset_is_as_compiled_afresh(

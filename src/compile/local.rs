@@ -1,7 +1,5 @@
 //! The node's pods, as the ruleset sees them.
 
-use std::collections::BTreeSet;
-
 use super::sets::IpFamily;
 use crate::cluster::Text;
 use crate::cluster::object::{Addresses, Pod};
@@ -14,11 +12,16 @@ pub(super) fn families(index: &Index, node: &Text) -> Vec<IpFamily> {
         .node(node)
         .map(|node| node.pod_cidrs.as_slice())
         .unwrap_or_default();
-    let mut families: BTreeSet<IpFamily> = cidrs.iter().map(|net| IpFamily::of(net.ip())).collect();
-    for pod in index.pods_on(node).filter(|pod| pod.selectable()) {
-        families.extend(pod.addresses.iter().map(IpFamily::of));
-    }
-    families.into_iter().collect()
+    let with_cidr = |family| cidrs.iter().any(|net| IpFamily::of(net.ip()) == family);
+    let with_pods = index.families_on(node);
+    let present = IpFamily::ALL.into_iter().filter(|family| {
+        let with_pods = match family {
+            IpFamily::V4 => with_pods.0,
+            IpFamily::V6 => with_pods.1,
+        };
+        with_pods || with_cidr(*family)
+    });
+    present.collect()
 }
 
 /// A pod of the node that policies select.

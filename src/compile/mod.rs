@@ -17,6 +17,7 @@ mod state;
 mod uses;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use selvedge_nft::{Family, IfName, Ruleset, TableId};
 
@@ -56,14 +57,14 @@ fn bridge_table() -> TableId {
 
 /// The ruleset of a node, from nothing.
 pub fn compile(index: &Index, node: &Text, host: &Host) -> Ruleset {
-    State::new(index, node, host).ruleset()
+    State::new(index, node, &Arc::new(host.clone())).ruleset()
 }
 
 /// Compiles one node's ruleset and keeps it up to date.
 #[derive(Debug)]
 pub struct Compiler {
     node: Text,
-    host: Host,
+    host: Arc<Host>,
     state: Option<State>,
 }
 
@@ -72,14 +73,14 @@ impl Compiler {
     pub fn new(node: Text, host: Host) -> Self {
         Self {
             node,
-            host,
+            host: Arc::new(host),
             state: None,
         }
     }
 
     /// Takes note of the host's bridge and its ports.
     pub fn set_host(&mut self, host: Host) {
-        self.host = host;
+        self.host = Arc::new(host);
     }
 
     /// Brings the ruleset up to date with the index, by what changed in it since the last call, and gives it. A clone
@@ -108,5 +109,12 @@ impl Compiler {
     /// sorted.
     pub fn warnings(&self) -> Vec<String> {
         self.state.as_ref().map(State::warnings).unwrap_or_default()
+    }
+
+    /// The warnings where they may be others than at the last call, and `None` where they are the same: asking costs
+    /// nothing then.
+    pub fn new_warnings(&mut self) -> Option<Vec<String>> {
+        let state = self.state.as_mut()?;
+        std::mem::take(&mut state.unmet.changed).then(|| state.warnings())
     }
 }

@@ -14,6 +14,7 @@ use crate::cluster::object::Pod;
 use crate::cluster::port::Protocol;
 use crate::cluster::selector::PodSelector;
 use crate::index::Index;
+use crate::work::{Visited, visit};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +149,7 @@ impl SetSpec {
             return;
         };
         for address in addresses {
+            visit(Visited::Elements, 1);
             if Some(&IpFamily::of(*address).datatype()) != set.header.key.first() {
                 continue;
             }
@@ -175,6 +177,7 @@ impl SetSpec {
 
     /// The elements that a member makes.
     fn keys_of(&self, index: &Index, node: &Text, pod: &Pod) -> Vec<Key> {
+        visit(Visited::Elements, 1);
         let addresses = index.addresses(pod);
         let address = |family| match family {
             IpFamily::V4 => addresses.v4.map(IpAddr::V4),

@@ -8,20 +8,21 @@ use imbl::OrdMap;
 use selvedge_nft::{Elements, MapEntry, Name, Ruleset, Set, Table, Verdict};
 
 use super::local::{LocalPod, families};
-use super::sets::{IpFamily, SetSpec};
-use super::uses::{PolicyChain, UsedSet};
+use super::sets::IpFamily;
+use super::uses::{PolicyChain, Unmet, UsedSet};
 use super::{Host, base, bridge_table, inet_table, names, sets};
 use crate::cluster::Text;
 use crate::cluster::object::{Node, Pod};
 use crate::cluster::selector::PodSelector;
 use crate::index::{Changes, Index, PodKey};
 use crate::policy::{Direction, PolicyKey};
+use crate::work::{Visited, visit};
 
 /// The compiled ruleset, and what in it depends on what.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) families: Vec<IpFamily>,
-    host: Host,
+    host: Arc<Host>,
     node: Option<Node>,
     isolating: bool,
     pods: BTreeMap<PodKey, LocalPod>,
@@ -30,13 +31,14 @@ pub(super) struct State {
     pub(super) policies: BTreeMap<(PolicyKey, Direction), PolicyChain>,
     pub(super) sets: BTreeMap<Name, UsedSet>,
     pub(super) by_selector: BTreeMap<Arc<PodSelector>, BTreeSet<Name>>,
+    pub(super) unmet: Unmet,
     pub(super) inet: Table,
     bridge: Table,
 }
 
 impl State {
     /// Everything, from nothing.
-    pub fn new(index: &Index, node: &Text, host: &Host) -> Self {
+    pub fn new(index: &Index, node: &Text, host: &Arc<Host>) -> Self {
         let mut state = Self {
             families: families(index, node),
             host: host.clone(),
@@ -47,6 +49,10 @@ impl State {
             policies: BTreeMap::new(),
             sets: BTreeMap::new(),
             by_selector: BTreeMap::new(),
+            unmet: Unmet {
+                changed: true,
+                ..Unmet::default()
+            },
             inet: Table {
                 comment: names::comment("Selvedge: NetworkPolicy on this node"),
                 ..Table::default()
@@ -85,9 +91,10 @@ impl State {
     }
 
     /// Brings everything up to date by what changed.
-    pub fn update(&mut self, index: &Index, node: &Text, host: &Host, changes: &Changes) {
+    pub fn update(&mut self, index: &Index, node: &Text, host: &Arc<Host>, changes: &Changes) {
         let mut pods = changes.pods.clone();
         for key in &changes.policies {
+            visit(Visited::Policies, 1);
             for direction in Direction::ALL {
                 if let Some(chain) = self.policies.get(&(key.clone(), direction)) {
                     pods.extend(chain.users.iter().cloned());
@@ -109,6 +116,7 @@ impl State {
             }
         }
         for (selector, touched) in &changes.selectors {
+            visit(Visited::Selectors, 1);
             self.refresh_sets(index, node, selector, touched);
         }
         let isolating = self.isolates();
@@ -135,30 +143,6 @@ impl State {
     /// See [`super::Compiler::isolated`].
     pub fn isolated(&self, direction: Direction) -> usize {
         self.isolated.get(&direction).copied().unwrap_or_default()
-    }
-
-    /// See [`super::Compiler::warnings`].
-    pub fn warnings(&self) -> Vec<String> {
-        let named = self.sets.iter().filter(|(name, used)| {
-            let empty = |set: &Arc<Set>| set.elements.is_empty();
-            matches!(used.spec, SetSpec::NamedPort { .. })
-                && self.inet.sets.get(*name).is_some_and(empty)
-        });
-        let lines: BTreeSet<String> = named
-            .flat_map(|(_, used)| {
-                let users = self
-                    .policies
-                    .iter()
-                    .filter(|(_, c)| c.sets.contains(&used.spec));
-                users.map(|((key, direction), _)| {
-                    format!(
-                        "{key}: no pod has {}: its {direction} rule matches nothing",
-                        used.spec
-                    )
-                })
-            })
-            .collect();
-        lines.into_iter().collect()
     }
 
     /// Whether any pod of the node is isolated and has an address to be protected on.
@@ -190,6 +174,7 @@ impl State {
     }
 
     fn update_pod(&mut self, index: &Index, node: &Text, key: &PodKey) {
+        visit(Visited::Pods, 1);
         let here = |pod: &&Pod| pod.node.as_ref() == Some(node) && pod.selectable();
         let new = index
             .pod(&key.0, &key.1)
@@ -323,6 +308,7 @@ impl State {
     }
 
     fn change_set(&mut self, name: &Name, change: impl FnOnce(&mut Elements)) {
+        visit(Visited::Sets, 1);
         if let Some(set) = self.inet.sets.get(name) {
             let mut set = Set::clone(set);
             change(&mut set.elements);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use selvedge_nft::{Chain, Set};
+use selvedge_nft::{Chain, Name, Set};
 
 use super::sets::SetSpec;
 use super::state::{State, put};
@@ -12,6 +12,7 @@ use crate::cluster::Text;
 use crate::cluster::selector::PodSelector;
 use crate::index::{Index, PodKey, Touched};
 use crate::policy::{Direction, PolicyKey};
+use crate::work::{Visited, visit};
 
 /// A policy chain in the ruleset: the pods that jump to it, and the sets its rules name.
 #[derive(Debug, Default)]
@@ -20,11 +21,14 @@ pub(super) struct PolicyChain {
     pub sets: BTreeSet<SetSpec>,
 }
 
-/// A set in the ruleset: what it stands for, and how many policy chains name it.
+/// A policy's chain in one direction.
+pub(super) type ChainKey = (PolicyKey, Direction);
+
+/// A set in the ruleset: what it stands for, and the policy chains that name it.
 #[derive(Debug)]
 pub(super) struct UsedSet {
     pub spec: SetSpec,
-    pub users: usize,
+    pub users: BTreeSet<ChainKey>,
 }
 
 impl State {
@@ -57,7 +61,7 @@ impl State {
                 .chains
                 .remove(&names::policy_chain(key, direction));
             for spec in &chain.sets {
-                self.disuse_set(spec);
+                self.disuse_set(spec, &(key.clone(), direction));
             }
         }
     }
@@ -72,9 +76,11 @@ impl State {
         let Some(policy) = index.policy(key) else {
             return;
         };
+        visit(Visited::Policies, 1);
         let compiled = policy::compile(policy, direction, &self.families);
+        let chain_key = (key.clone(), direction);
         for spec in &compiled.sets {
-            self.use_set(index, node, spec);
+            self.use_set(index, node, spec, &chain_key);
         }
         let chain = Chain {
             base: None,
@@ -86,17 +92,22 @@ impl State {
             names::policy_chain(key, direction),
             chain,
         );
-        let entry = self.policies.entry((key.clone(), direction)).or_default();
-        let before = std::mem::replace(&mut entry.sets, compiled.sets);
-        for spec in &before {
-            self.disuse_set(spec);
+        let entry = self.policies.entry(chain_key.clone()).or_default();
+        let before = std::mem::take(&mut entry.sets);
+        for spec in before.difference(&compiled.sets) {
+            self.disuse_set(spec, &chain_key);
+        }
+        if let Some(entry) = self.policies.get_mut(&chain_key) {
+            entry.sets = compiled.sets;
         }
     }
 
-    fn use_set(&mut self, index: &Index, node: &Text, spec: &SetSpec) {
+    fn use_set(&mut self, index: &Index, node: &Text, spec: &SetSpec, user: &ChainKey) {
+        visit(Visited::Sets, 1);
         let name = names::set(spec);
         if let Some(used) = self.sets.get_mut(&name) {
-            used.users += 1;
+            let new = used.users.insert(user.clone());
+            self.unmet.changed |= new && self.unmet.sets.contains(&name);
             return;
         }
         self.inet
@@ -110,22 +121,26 @@ impl State {
         }
         let used = UsedSet {
             spec: spec.clone(),
-            users: 1,
+            users: [user.clone()].into(),
         };
-        self.sets.insert(name, used);
+        self.sets.insert(name.clone(), used);
+        self.note_unmet(&name);
     }
 
-    fn disuse_set(&mut self, spec: &SetSpec) {
+    fn disuse_set(&mut self, spec: &SetSpec, user: &ChainKey) {
+        visit(Visited::Sets, 1);
         let name = names::set(spec);
         let Some(used) = self.sets.get_mut(&name) else {
             return;
         };
-        used.users -= 1;
-        if used.users > 0 {
+        used.users.remove(user);
+        self.unmet.changed |= self.unmet.sets.contains(&name);
+        if !used.users.is_empty() {
             return;
         }
         self.sets.remove(&name);
         self.inet.sets.remove(&name);
+        self.unmet.sets.remove(&name);
         if let Some(selector) = spec.selector()
             && let Some(names) = self.by_selector.get_mut(selector)
         {
@@ -143,7 +158,11 @@ impl State {
         selector: &Arc<PodSelector>,
         touched: &Touched,
     ) {
-        for name in self.by_selector.get(selector).into_iter().flatten() {
+        let Some(names) = self.by_selector.get(selector).cloned() else {
+            return;
+        };
+        for name in &names {
+            visit(Visited::Sets, 1);
             let (Some(used), Some(set)) = (self.sets.get(name), self.inet.sets.get(name)) else {
                 continue;
             };
@@ -156,6 +175,47 @@ impl State {
                 }
             };
             put(&mut self.inet.sets, name.clone(), set);
+            self.note_unmet(name);
         }
     }
+
+    /// Takes note of whether a set stands for a named port that no pod has.
+    fn note_unmet(&mut self, name: &Name) {
+        let named = |used: &UsedSet| matches!(used.spec, SetSpec::NamedPort { .. });
+        let empty = |set: &Arc<Set>| set.elements.is_empty();
+        let unmet =
+            self.sets.get(name).is_some_and(named) && self.inet.sets.get(name).is_some_and(empty);
+        self.unmet.changed |= match unmet {
+            true => self.unmet.sets.insert(name.clone()),
+            false => self.unmet.sets.remove(name),
+        };
+    }
+
+    /// See [`super::Compiler::warnings`].
+    pub fn warnings(&self) -> Vec<String> {
+        let used = self
+            .unmet
+            .sets
+            .iter()
+            .filter_map(|name| self.sets.get(name));
+        let lines: BTreeSet<String> = used
+            .flat_map(|used| {
+                visit(Visited::Warnings, used.users.len());
+                used.users.iter().map(|(key, direction)| {
+                    format!(
+                        "{key}: no pod has {}: its {direction} rule matches nothing",
+                        used.spec
+                    )
+                })
+            })
+            .collect();
+        lines.into_iter().collect()
+    }
+}
+
+/// The sets of named ports that no pod has, and whether they or their users are others than when it was last asked.
+#[derive(Debug, Default)]
+pub(super) struct Unmet {
+    pub sets: BTreeSet<Name>,
+    pub changed: bool,
 }

@@ -91,7 +91,9 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn step(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> Outcome {
         let changed = self.take(changes);
         let desired = self.compiler.update(&mut self.index);
-        self.warnings.update(self.compiler.warnings());
+        if let Some(warnings) = self.compiler.new_warnings() {
+            self.warnings.update(warnings);
+        }
         self.count();
         let first = !self.committer.settled();
         let outcome = self.committer.reconcile(&desired, changed, now);

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
-
 use super::{Index, NAMESPACE_NAME_LABEL};
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
 use crate::cluster::object::{Addresses, Namespace, Node, Pod};
 use crate::cluster::selector::PodSelector;
 use crate::policy::{Policy, PolicyKey};
+use crate::work::{Visited, visit};
 
 impl Index {
     /// The pod of this name.
@@ -30,8 +29,17 @@ impl Index {
 
     /// The pods that are scheduled to a node, in no particular order.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
-        let ids = self.by_node.get(&Text::from(node)).into_iter().flatten();
+        let local = self.by_node.get(&Text::from(node));
+        let ids = local.into_iter().flat_map(|local| &local.pods);
         ids.filter_map(|id| self.pods.get(id as usize))
+    }
+
+    /// Whether any selectable pod on a node has an IPv4 address, and whether any has an IPv6 one.
+    pub fn families_on(&self, node: &str) -> (bool, bool) {
+        let local = self.by_node.get(&Text::from(node));
+        local.map_or((false, false), |local| {
+            (local.with_v4 > 0, local.with_v6 > 0)
+        })
     }
 
     /// The selectable pod that has an address.
@@ -100,6 +108,7 @@ impl Index {
         let selectors = self
             .selectors
             .matching(&pod.namespace, &labels, &pod.labels);
+        visit(Visited::Pods, 1);
         let keys: BTreeSet<&PolicyKey> = selectors
             .iter()
             .filter_map(|id| self.subjects.get(id))
@@ -120,7 +129,9 @@ impl Index {
     pub fn members_on(&self, selector: &PodSelector, node: &str) -> impl Iterator<Item = &Pod> {
         let local = self.by_node.get(&Text::from(node));
         let members = self.selectors.members(selector);
-        let both = local.zip(members).map(|(local, members)| local & members);
+        let both = local
+            .zip(members)
+            .map(|(local, members)| &local.pods & members);
         both.into_iter()
             .flatten()
             .filter_map(|id| self.pods.get(id as usize))
@@ -140,7 +151,7 @@ impl Index {
 
     /// How many pods are scheduled to a node.
     pub fn pod_count_on(&self, node: &Text) -> usize {
-        let pods = self.by_node.get(node).map_or(0, RoaringBitmap::len);
+        let pods = self.by_node.get(node).map_or(0, |local| local.pods.len());
         usize::try_from(pods).unwrap_or(usize::MAX)
     }
 

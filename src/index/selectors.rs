@@ -1,51 +1,64 @@
 //! Every distinct selector of the cluster's policies, with the pods it selects.
 //!
-//! A pod's labels lead to the selectors that may match it through *anchors*: each selector is filed under one
-//! requirement that a matching pod must carry (a label, or a key), or under none where it has only negative ones.
-//! So a change of a pod looks at the selectors filed under its own labels, not at all of them.
+//! A pod's labels lead to the selectors that may match it: each selector is *filed* under a label that its namespaces
+//! must carry, or the namespace's name, and there under a label that its pods must carry. Of several it is the one that
+//! the fewest are filed under; a selector that demands none is filed under none. So a change of a pod looks at the
+//! selectors filed under its own labels, not at all of them.
+//!
+//! Likewise a namespace's change looks at the selectors that *watch* the very labels that it gains and loses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::by_label::{ByLabel, Place, Shelf, changed_places, fewest, turning_points};
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::NAMESPACE_NAME_LABEL;
-use crate::cluster::selector::{LabelSelector, Operator, PodSelector, Requirement, Scope};
-
-/// What a selector is filed under: a namespace where it names one, and a label that it demands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Anchor {
-    namespace: Option<Text>,
-    label: Option<LabelPlace>,
-}
-
-/// A label's key and, where it matters, its value.
-type LabelPlace = (Text, Option<Text>);
+use crate::cluster::selector::{PodSelector, Scope};
+use crate::work::{Visited, visit};
 
 #[derive(Debug)]
 struct Entry {
     selector: Arc<PodSelector>,
     members: RoaringBitmap,
     users: usize,
+    filed: Vec<Filed>,
+}
+
+/// Where a selector is filed.
+#[derive(Debug)]
+struct Filed {
+    scope: ScopePlace,
+    label: Place,
+}
+
+#[derive(Debug, Clone)]
+enum ScopePlace {
+    Name(Text),
+    Label(Place),
 }
 
 /// A selector's number in the table; never used twice.
 pub(super) type SelectorId = u64;
+
+type Ids = BTreeSet<SelectorId>;
 
 /// The table of selectors.
 #[derive(Debug, Default)]
 pub(super) struct Selectors {
     entries: HashMap<SelectorId, Entry>,
     ids: HashMap<Arc<PodSelector>, SelectorId>,
-    anchors: HashMap<Anchor, Vec<SelectorId>>,
+    of_namespace: HashMap<Text, ByLabel<Ids>>,
+    of_namespaces: ByLabel<ByLabel<Ids>>,
+    watching: ByLabel<Ids>,
     next: SelectorId,
 }
 
 impl Selectors {
     /// Takes one more use of `selector` into account; `true` when it is new and its members are to be filled in.
     pub fn acquire(&mut self, selector: &PodSelector) -> (SelectorId, bool) {
+        visit(Visited::Selectors, 1);
         if let Some(id) = self.ids.get(selector) {
             if let Some(entry) = self.entries.get_mut(id) {
                 entry.users += 1;
@@ -55,14 +68,25 @@ impl Selectors {
         let id = self.next;
         self.next += 1;
         let selector = Arc::new(selector.clone());
-        for anchor in anchors(&selector) {
-            self.anchors.entry(anchor).or_default().push(id);
+        let filed = self.filing(&selector);
+        for filed in &filed {
+            self.file(filed, |ids| {
+                ids.insert(id);
+            });
+        }
+        if let Scope::Namespaces(namespaces) = &selector.scope {
+            for point in turning_points(namespaces) {
+                self.watching.change(&point, |ids| {
+                    ids.insert(id);
+                });
+            }
         }
         self.ids.insert(selector.clone(), id);
         let entry = Entry {
             selector,
             members: RoaringBitmap::new(),
             users: 1,
+            filed,
         };
         self.entries.insert(id, entry);
         (id, true)
@@ -70,6 +94,7 @@ impl Selectors {
 
     /// Takes one use back; with the last one the selector is gone.
     pub fn release(&mut self, id: SelectorId) {
+        visit(Visited::Selectors, 1);
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -79,13 +104,61 @@ impl Selectors {
         }
         if let Some(entry) = self.entries.remove(&id) {
             self.ids.remove(&entry.selector);
-            for anchor in anchors(&entry.selector) {
-                if let Some(filed) = self.anchors.get_mut(&anchor) {
-                    filed.retain(|other| *other != id);
-                    if filed.is_empty() {
-                        self.anchors.remove(&anchor);
-                    }
+            for filed in &entry.filed {
+                self.file(filed, |ids| {
+                    ids.remove(&id);
+                });
+            }
+            if let Scope::Namespaces(namespaces) = &entry.selector.scope {
+                for point in turning_points(namespaces) {
+                    self.watching.change(&point, |ids| {
+                        ids.remove(&id);
+                    });
                 }
+            }
+        }
+    }
+
+    /// Where to file a selector.
+    fn filing(&self, selector: &PodSelector) -> Vec<Filed> {
+        let scopes = match &selector.scope {
+            Scope::Namespace(name) => vec![ScopePlace::Name(name.clone())],
+            Scope::Namespaces(namespaces) => {
+                let load = |place: &Place| self.of_namespaces.at(place).map_or(0, ByLabel::load);
+                let places = fewest(namespaces, load).into_iter();
+                places.map(ScopePlace::Label).collect()
+            }
+        };
+        let load = |place: &Place| {
+            let shelves = scopes.iter().filter_map(|scope| match scope {
+                ScopePlace::Name(name) => self.of_namespace.get(name),
+                ScopePlace::Label(label) => self.of_namespaces.at(label),
+            });
+            let ids = shelves.filter_map(|shelf| shelf.at(place));
+            ids.map(BTreeSet::len).sum()
+        };
+        let labels = fewest(&selector.pods, load);
+        let filed = scopes.iter().flat_map(|scope| {
+            labels.iter().map(|label| Filed {
+                scope: scope.clone(),
+                label: label.clone(),
+            })
+        });
+        filed.collect()
+    }
+
+    fn file(&mut self, filed: &Filed, change: impl FnOnce(&mut Ids)) {
+        match &filed.scope {
+            ScopePlace::Name(name) => {
+                let shelf = self.of_namespace.entry(name.clone()).or_default();
+                shelf.change(&filed.label, change);
+                if shelf.is_bare() {
+                    self.of_namespace.remove(name);
+                }
+            }
+            ScopePlace::Label(label) => {
+                let change = |shelf: &mut ByLabel<Ids>| shelf.change(&filed.label, change);
+                self.of_namespaces.change(label, change);
             }
         }
     }
@@ -97,28 +170,34 @@ impl Selectors {
         namespace_labels: &Labels,
         labels: &Labels,
     ) -> Vec<SelectorId> {
+        let named = self.of_namespace.get(namespace);
+        let shelves = named
+            .into_iter()
+            .chain(self.of_namespaces.found(namespace_labels));
         let mut found = Vec::new();
-        for scope in [None, Some(namespace.clone())] {
-            let mut look = |label| {
-                let anchor = Anchor {
-                    namespace: scope.clone(),
-                    label,
-                };
-                for id in self.anchors.get(&anchor).into_iter().flatten() {
-                    let selector = self.entries.get(id).map(|entry| &entry.selector);
-                    if selector.is_some_and(|s| s.matches(namespace, namespace_labels, labels)) {
-                        found.push(*id);
-                    }
-                }
-            };
-            look(None);
-            for (key, value) in labels.iter() {
-                look(Some((key.clone(), None)));
-                look(Some((key.clone(), Some(value.clone()))));
+        for id in shelves.flat_map(|shelf| shelf.found(labels)).flatten() {
+            visit(Visited::Selectors, 1);
+            let selector = self.selector(*id);
+            if selector.is_some_and(|s| s.matches(namespace, namespace_labels, labels)) {
+                found.push(*id);
             }
         }
         found.sort_unstable();
         found
+    }
+
+    /// The selectors that look into a namespace with one of these label sets but not with the other.
+    pub fn turned(&self, before: &Labels, after: &Labels) -> BTreeSet<SelectorId> {
+        let places = changed_places(before, after);
+        let watching = places.iter().filter_map(|place| self.watching.at(place));
+        let turned = watching.flatten().filter(|id| {
+            visit(Visited::Selectors, 1);
+            self.selector(**id).is_some_and(|s| match &s.scope {
+                Scope::Namespace(_) => false,
+                Scope::Namespaces(s) => s.matches(before) != s.matches(after),
+            })
+        });
+        turned.copied().collect()
     }
 
     /// The selector's value.
@@ -128,6 +207,7 @@ impl Selectors {
 
     /// The members of a selector, by its value.
     pub fn members(&self, selector: &PodSelector) -> Option<&RoaringBitmap> {
+        visit(Visited::Selectors, 1);
         let id = self.ids.get(selector)?;
         self.entries.get(id).map(|entry| &entry.members)
     }
@@ -141,56 +221,4 @@ impl Selectors {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
-}
-
-/// The anchors a selector is filed under: one, or one a value of the requirement it is filed by.
-fn anchors(selector: &PodSelector) -> Vec<Anchor> {
-    let namespace = match &selector.scope {
-        Scope::Namespace(name) => Some(name.clone()),
-        Scope::Namespaces(namespaces) => the_one_name(namespaces),
-    };
-    filing_places(&selector.pods)
-        .into_iter()
-        .map(|label| Anchor {
-            namespace: namespace.clone(),
-            label,
-        })
-        .collect()
-}
-
-/// The namespace's name, where the selector demands just one.
-fn the_one_name(namespaces: &LabelSelector) -> Option<Text> {
-    namespaces
-        .requirements()
-        .find_map(|requirement| match &requirement.operator {
-            Operator::In(names) if &*requirement.key == NAMESPACE_NAME_LABEL => {
-                (names.len() == 1).then(|| names.first().cloned()).flatten()
-            }
-            _ => None,
-        })
-}
-
-/// The places for the requirement that files the selector in the fewest of them.
-fn filing_places(pods: &LabelSelector) -> Vec<Option<LabelPlace>> {
-    let places = |requirement: &Requirement| -> Option<Vec<Option<LabelPlace>>> {
-        let key = &requirement.key;
-        match &requirement.operator {
-            Operator::In(values) => {
-                let places = values.iter().map(|v| Some((key.clone(), Some(v.clone()))));
-                Some(places.collect())
-            }
-            Operator::Exists => Some(vec![Some((key.clone(), None))]),
-            Operator::NotIn(_) | Operator::DoesNotExist => None,
-        }
-    };
-    // A key that many pods have is the last resort.
-    let cost = |requirement: &&Requirement| match &requirement.operator {
-        Operator::In(values) => values.len(),
-        _ => usize::MAX,
-    };
-    let positive = pods.requirements().filter(|r| places(r).is_some());
-    positive
-        .min_by_key(cost)
-        .and_then(places)
-        .unwrap_or_else(|| vec![None])
 }
