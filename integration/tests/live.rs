@@ -67,6 +67,14 @@ impl Live {
         command.arg(self.endpoint.kubeconfig()).daemon()
     }
 
+    /// A stage that a daemon enforces.
+    fn enforced() -> Result<(Self, Daemon), Error> {
+        let live = Self::new()?;
+        let daemon = live.daemon()?;
+        daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+        Ok((live, daemon))
+    }
+
     fn policy(&self, name: &str, ingress: &Value) -> Result<(), Error> {
         let spec = json!({
             "podSelector": {"matchLabels": {"app": "db"}},
@@ -129,9 +137,7 @@ const IN_FORCE: &str = "the policies are in force";
 
 #[test]
 fn what_the_api_says_is_what_packets_meet() -> Result<(), Error> {
-    let live = Live::new()?;
-    let daemon = live.daemon()?;
-    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    let (live, _daemon) = Live::enforced()?;
     live.reaches(true)?;
     assert_eq!(live.ask("/livez")?.0, 200);
     let (code, answer) = live.ask("/readyz")?;
@@ -159,9 +165,7 @@ fn what_the_api_says_is_what_packets_meet() -> Result<(), Error> {
 
 #[test]
 fn faults_of_the_api_server_change_nothing() -> Result<(), Error> {
-    let live = Live::new()?;
-    let daemon = live.daemon()?;
-    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    let (live, daemon) = Live::enforced()?;
     live.policy("allow", &from("web"))?;
     live.policy("closed", &json!([]))?;
     live.reaches(true)?;
@@ -204,9 +208,7 @@ fn faults_of_the_api_server_change_nothing() -> Result<(), Error> {
 
 #[test]
 fn without_an_api_server_a_restarted_daemon_changes_nothing() -> Result<(), Error> {
-    let live = Live::new()?;
-    let daemon = live.daemon()?;
-    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    let (live, daemon) = Live::enforced()?;
     live.policy("closed", &json!([]))?;
     live.reaches(false)?;
     daemon.terminate(PATIENCE)?;
@@ -228,9 +230,7 @@ fn without_an_api_server_a_restarted_daemon_changes_nothing() -> Result<(), Erro
 
 #[test]
 fn drift_is_put_right_at_once() -> Result<(), Error> {
-    let live = Live::new()?;
-    let daemon = live.daemon()?;
-    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    let (live, daemon) = Live::enforced()?;
     live.policy("closed", &json!([]))?;
     live.reaches(false)?;
     let before = live.ruleset()?;

@@ -5,144 +5,26 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use selvedge::cluster::Text;
-use selvedge::cluster::labels::Labels;
-use selvedge::cluster::object::{Addresses, Event, Node, Object, ObjectKey, Pod};
-use selvedge::cluster::port::Protocol;
-use selvedge::cluster::selector::{LabelSelector, Operator, PodSelector, Requirement, Scope};
+use selvedge::cluster::object::{Event, ObjectKey};
 use selvedge::compile::{Compiler, tables};
 use selvedge::index::Index;
-use selvedge::policy::{
-    Action, Dialect, Peer, Peers, Policy, PolicyKey, Port, PortMatch, Ports, Rule, Tier,
-};
+use selvedge::synthetic::wide::Wide;
 use selvedge_lab::{Error, Lab, stage};
 use selvedge_nft::{
     Committed, Dataplane, DataplaneError, Elements, Kernel, Name, Op, Ruleset, Transaction, diff,
 };
 
-const LOCAL_PODS: u32 = 250;
-const POLICIES_A_POD: u32 = 10;
-const SELECTORS: u32 = 100;
-const REMOTE_PODS: u32 = 100_000;
-/// Apps of the remote pods; each selector selects one.
-const APPS: u32 = 10;
+/// The node.
+const WIDE: Wide = Wide::MILLION;
+const LOCAL_PODS: u32 = WIDE.local_pods;
+const REMOTE_PODS: u32 = WIDE.remote_pods;
 const ELEMENTS: usize = 1_000_000;
 
 fn text(text: impl AsRef<str>) -> Text {
     Text::from(text.as_ref())
-}
-
-fn labels(key: &str, value: &str) -> Labels {
-    [(key, value)].into_iter().collect()
-}
-
-fn pod(namespace: &str, name: &str, node: &str, labels: Labels, address: Ipv4Addr) -> Event {
-    Event::Apply(Object::Pod(Pod {
-        namespace: text(namespace),
-        name: text(name),
-        uid: text(""),
-        created: 0,
-        node: Some(text(node)),
-        host_network: false,
-        finished: false,
-        labels,
-        addresses: Addresses {
-            v4: Some(address),
-            v6: None,
-        },
-        ports: Arc::new([]),
-    }))
-}
-
-/// A pod of this node; its label says which policies select it.
-fn local(n: u32, group: u32) -> Event {
-    let address = Ipv4Addr::from(0x0af4_0102 + n);
-    let labels = labels("group", &group.to_string());
-    pod("shop", &format!("local-{n}"), "node-1", labels, address)
-}
-
-/// A pod of another node.
-fn remote(n: u32, app: &str) -> Event {
-    // 100.64.0.0 and on.
-    let address = Ipv4Addr::from(0x6440_0000 + n);
-    let node = format!("node-{}", 2 + n / 100);
-    pod(
-        "fleet",
-        &format!("remote-{n}"),
-        &node,
-        labels("app", app),
-        address,
-    )
-}
-
-fn selector(scope: Scope, key: &str, values: impl IntoIterator<Item = String>) -> PodSelector {
-    let values = values.into_iter().map(text).collect();
-    let requirement = Requirement {
-        key: text(key),
-        operator: Operator::In(values),
-    };
-    PodSelector {
-        scope,
-        pods: LabelSelector::new([requirement]),
-    }
-}
-
-/// One of the selectors of remote pods: those of one app, and a canary that no other selector has.
-fn peers(n: u32) -> PodSelector {
-    let everywhere = Scope::Namespaces(LabelSelector::default());
-    let values = [format!("app-{}", n % APPS), format!("canary-{n}")];
-    selector(everywhere, "app", values)
-}
-
-/// One of the policies of a group of local pods: it admits the pods of one selector on one port.
-fn policy(group: u32, n: u32) -> Event {
-    let number = group * POLICIES_A_POD + n;
-    let port = u16::try_from(1000 + n).unwrap_or_default();
-    let rule = Rule {
-        action: Action::Accept,
-        peers: Peers::Of(vec![Peer::Pods(peers(number % SELECTORS))]),
-        ports: Ports::Of(vec![Port {
-            protocol: Protocol::Tcp,
-            port: PortMatch::Range(port, port),
-        }]),
-    };
-    let shop = Scope::Namespace(text("shop"));
-    Event::Apply(Object::Policy(Arc::new(Policy {
-        key: PolicyKey {
-            dialect: Dialect::NetworkPolicy,
-            namespace: text("shop"),
-            name: text(format!("allow-{group}-{n}")),
-        },
-        tier: Tier::NetworkPolicy,
-        subject: selector(shop, "group", [group.to_string()]),
-        ingress: Some(vec![rule]),
-        egress: None,
-        problems: Vec::new(),
-    })))
-}
-
-fn cluster() -> Index {
-    let mut index = Index::new();
-    index.apply(Event::Apply(Object::Node(Node {
-        name: text("node-1"),
-        pod_cidrs: "10.244.0.0/16".parse().into_iter().collect(),
-        addresses: Vec::new(),
-    })));
-    for group in 0..LOCAL_PODS {
-        for n in 0..POLICIES_A_POD {
-            index.apply(policy(group, n));
-        }
-    }
-    for n in 0..LOCAL_PODS {
-        index.apply(local(n, n));
-    }
-    for n in 0..REMOTE_PODS {
-        index.apply(remote(n, &format!("app-{}", n % APPS)));
-    }
-    index
 }
 
 /// The compiler, and the kernel that follows it.
@@ -235,7 +117,7 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
     let host = stage::host_of(&lab, &node)?;
     let outcome = node.netns().run(|| -> Result<(), DataplaneError> {
         let started = Instant::now();
-        let index = cluster();
+        let index = WIDE.index();
         println!("objects: {:?}", started.elapsed());
         let mut held = Held {
             index,
@@ -250,11 +132,13 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
         assert!(elements(&transaction) >= ELEMENTS);
         let inet = held.ruleset.tables.values().next();
         let chains = inet.map_or(0, |table| table.chains.len());
-        assert!(chains >= (LOCAL_PODS * (POLICIES_A_POD + 1)) as usize);
+        assert!(chains >= (LOCAL_PODS * (WIDE.policies_a_pod + 1)) as usize);
 
         // A remote pod of one set.
-        let (transaction, committed) =
-            held.apply("a pod of one set", vec![remote(REMOTE_PODS, "canary-7")])?;
+        let (transaction, committed) = held.apply(
+            "a pod of one set",
+            vec![WIDE.remote(REMOTE_PODS, "canary-7")],
+        )?;
         let Some(Op::AddElements {
             name,
             elements: added,
@@ -274,7 +158,7 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
         // It becomes a pod of ten others: an element a set.
         let (transaction, committed) = held.apply(
             "a relabelled remote pod",
-            vec![remote(REMOTE_PODS, "app-3")],
+            vec![WIDE.remote(REMOTE_PODS, "app-3")],
         )?;
         let kinds: Vec<&str> = touched(&transaction)
             .iter()
@@ -311,7 +195,8 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
         );
 
         // A local pod comes: its chain and its entries.
-        let (transaction, committed) = held.apply("a local pod", vec![local(LOCAL_PODS, 17)])?;
+        let (transaction, committed) =
+            held.apply("a local pod", vec![WIDE.local(LOCAL_PODS, 17)])?;
         let chain = format!("ingress/shop/local-{LOCAL_PODS}");
         let own = [
             ("new chain", chain.clone()),
@@ -325,7 +210,7 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
 
         // Other policies select it: its chain is written anew, and nothing else.
         let (transaction, committed) =
-            held.apply("a relabelled local pod", vec![local(LOCAL_PODS, 18)])?;
+            held.apply("a relabelled local pod", vec![WIDE.local(LOCAL_PODS, 18)])?;
         let own = [
             ("flushed chain", chain.clone()),
             ("rules of", chain.clone()),
@@ -336,7 +221,7 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
         // None does any more.
         let (transaction, committed) = held.apply(
             "a local pod no longer isolated",
-            vec![local(LOCAL_PODS, 9999)],
+            vec![WIDE.local(LOCAL_PODS, 9999)],
         )?;
         let own = [
             ("old element", "ingress4".to_owned()),
@@ -351,7 +236,7 @@ fn a_million_elements_are_one_batch_and_a_pod_is_only_its_own_objects() -> Resul
 
         // The only pod of ten policies: their chains go with it.
         let (transaction, committed) =
-            held.apply("the last pod of its policies", vec![local(42, 43)])?;
+            held.apply("the last pod of its policies", vec![WIDE.local(42, 43)])?;
         let all = touched(&transaction);
         let foreign: Vec<_> = all
             .iter()

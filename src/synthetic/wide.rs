@@ -30,8 +30,6 @@ pub struct Wide {
     pub remote_pods: u32,
     /// Apps among them; each selector selects one.
     pub apps: u32,
-    /// The protocols that the policies admit.
-    pub protocols: &'static [Protocol],
 }
 
 impl Wide {
@@ -42,7 +40,6 @@ impl Wide {
         selectors: 100,
         remote_pods: 100_000,
         apps: 10,
-        protocols: &[Protocol::Tcp],
     };
 
     /// The whole cluster.
@@ -67,11 +64,6 @@ impl Wide {
         index
     }
 
-    /// How many elements the sets of peers have together.
-    pub fn elements(&self) -> usize {
-        (self.selectors * (self.remote_pods / self.apps)) as usize
-    }
-
     /// A pod of this node; its group says which policies select it.
     pub fn local(&self, n: u32, group: u32) -> Event {
         let address = Ipv4Addr::from(0x0af4_0102 + n);
@@ -87,32 +79,20 @@ impl Wide {
         pod("fleet", &name, &node, label("app", app), address)
     }
 
-    /// A further pod of this node, which no policy selects, and which policy `n` of a group admits.
-    pub fn client(&self, address: Ipv4Addr, group: u32, n: u32) -> Event {
-        let app = format!("canary-{}", self.selector_of(group, n));
-        pod("fleet", "client", NODE, label("app", &app), address)
-    }
-
-    /// The port that the policies number `n` of all groups admit.
-    pub fn port(&self, n: u32) -> u16 {
-        1000 + n as u16
-    }
-
     fn selector_of(&self, group: u32, n: u32) -> u32 {
         (group * self.policies_a_pod + n) % self.selectors
     }
 
     /// One of the policies of a group of local pods: it admits the pods of one selector on one port.
     fn policy(&self, group: u32, n: u32) -> Event {
-        let port = PortMatch::Range(self.port(n), self.port(n));
-        let ports = self.protocols.iter().map(|protocol| Port {
-            protocol: *protocol,
-            port: port.clone(),
-        });
+        let port = 1000 + n as u16;
         let rule = Rule {
             action: Action::Accept,
             peers: Peers::Of(vec![Peer::Pods(self.peers(self.selector_of(group, n)))]),
-            ports: Ports::Of(ports.collect()),
+            ports: Ports::Of(vec![Port {
+                protocol: Protocol::Tcp,
+                port: PortMatch::Range(port, port),
+            }]),
         };
         let shop = Scope::Namespace(text("shop"));
         Event::Apply(Object::Policy(Arc::new(Policy {
