@@ -263,24 +263,26 @@ fn without_permissions_it_says_which() -> Result<(), Error> {
 fn the_probe_fails_where_bridged_packets_pass_netfilter_by() -> Result<(), Error> {
     let lab = lab()?;
     let node = lab.node("node-1")?;
-    let (code, said) = examine(&node, &["--probe", "--probe-unbridged"])?;
-    assert_eq!(code, 1, "{said:#?}");
-    let failed = of(&said, "fail");
-    assert_eq!(failed.len(), 2, "{said:#?}");
-    for line in failed {
+    for proof in ["--probe", "--only-probe"] {
+        let (code, said) = examine(&node, &[proof, "--probe-unbridged"])?;
+        assert_eq!(code, 1, "{said:#?}");
+        let failed = of(&said, "fail");
+        assert_eq!(failed.len(), 2, "{said:#?}");
+        for line in failed {
+            assert!(
+                line.contains("ARRIVES") && line.contains("IPv4") && line.contains("IPv6"),
+                "{line}"
+            );
+        }
+        // The port guard does without br_netfilter.
+        let guard = said
+            .iter()
+            .find(|line| line.contains("with the port guard"));
         assert!(
-            line.contains("ARRIVES") && line.contains("IPv4") && line.contains("IPv6"),
-            "{line}"
+            guard.is_some_and(|line| line.starts_with("ok")),
+            "{said:#?}"
         );
     }
-    // The port guard does without br_netfilter.
-    let guard = said
-        .iter()
-        .find(|line| line.contains("with the port guard"));
-    assert!(
-        guard.is_some_and(|line| line.starts_with("ok")),
-        "{said:#?}"
-    );
     Ok(())
 }
 
