@@ -27,7 +27,7 @@ use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
 use crate::compile::{Host, tables};
-use crate::observe::{Condition, HttpAddress, HttpError, Observer, Server};
+use crate::observe::{Condition, ErrorKind, HttpAddress, HttpError, Observer, Server};
 use crate::source::kube::{self, Access, AccessError, Connection};
 use crate::source::{SourceProblem, Update, watch};
 
@@ -157,12 +157,21 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         Source::Files(path) => {
             let feed = feed("the watch of the files");
             let place = path.display().to_string();
-            watch::watch(path, move |update| feed.send(Input::Source(update))).map_err(
-                |source| DaemonError::Source {
-                    path: place.clone(),
-                    source,
-                },
-            )?;
+            let observer = observer.clone();
+            let send = move |update: Update| {
+                if update
+                    .problems
+                    .as_ref()
+                    .is_some_and(|lines| !lines.is_empty())
+                {
+                    observer.metrics.error(ErrorKind::Source);
+                }
+                feed.send(Input::Source(update))
+            };
+            watch::watch(path, send).map_err(|source| DaemonError::Source {
+                path: place.clone(),
+                source,
+            })?;
             place
         }
         Source::Kube { access, silence } => {
@@ -330,6 +339,7 @@ impl<D: Dataplane> State<D> {
                 self.links = Some(links);
             }
             Input::Links(Err(error)) => {
+                self.observer.metrics.error(ErrorKind::Links);
                 self.link_problems.update([format!(
                     "{error}; the pods' bridge can't be followed, and its ports can't be guarded anew"
                 )]);

@@ -19,13 +19,11 @@ pub enum ErrorKind {
     ReadBack,
     /// The host's network interfaces could not be followed.
     Links,
-    /// Something else of the host could not be read.
-    Host,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Source,
         Self::Decode,
         Self::Api,
@@ -33,7 +31,6 @@ impl ErrorKind {
         Self::Commit,
         Self::ReadBack,
         Self::Links,
-        Self::Host,
     ];
 
     /// Its name in the label.
@@ -46,7 +43,6 @@ impl ErrorKind {
             Self::Commit => "commit",
             Self::ReadBack => "read_back",
             Self::Links => "links",
-            Self::Host => "host",
         }
     }
 }

@@ -4,8 +4,9 @@ use super::*;
 use crate::source::decode::decode;
 
 fn state() -> State {
-    let reporter = Reporter::start(Connection::to("http://127.0.0.1:9"));
-    State::new(reporter, Observer::new())
+    let observer = Observer::new();
+    let reporter = Reporter::start(Connection::to("http://127.0.0.1:9"), observer.clone());
+    State::new(reporter, observer)
 }
 
 fn entry(kind: ObjectKind, name: &str, spec: &serde_json::Value) -> Box<Entry> {

@@ -64,7 +64,7 @@ pub async fn watch(
         followers.spawn(follower.follow());
     }
     drop(sender);
-    let mut state = State::new(Reporter::start(connection), observer);
+    let mut state = State::new(Reporter::start(connection, observer.clone()), observer);
     loop {
         let mut burst = Vec::new();
         tokio::select! {
@@ -121,7 +121,12 @@ impl State {
             }
             match news {
                 News::Applied(entry) => {
-                    changed |= note(&mut self.problems, &self.reporter, kind, &entry);
+                    if note(&mut self.problems, &self.reporter, kind, &entry) {
+                        changed = true;
+                        if !entry.problems().is_empty() {
+                            metrics.error(ErrorKind::Decode);
+                        }
+                    }
                     events.extend(
                         entry
                             .result

@@ -1,5 +1,7 @@
 //! Kubernetes Events on policies that can't be enforced as they are written.
 
+use std::sync::Arc;
+
 use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,6 +12,7 @@ use tracing::{debug, warn};
 use super::access::{ApiError, Connection};
 use super::answer::Entry;
 use crate::cluster::object::ObjectKey;
+use crate::observe::{ErrorKind, Observer};
 
 /// Reports that may wait to be sent; more are left to the log.
 const WAITING: usize = 256;
@@ -24,19 +27,23 @@ pub struct Reporter {
 
 impl Reporter {
     /// Starts the task.
-    pub fn start(connection: Connection) -> Self {
+    pub fn start(connection: Connection, observer: Arc<Observer>) -> Self {
         let (sender, mut events) = mpsc::channel::<(String, Value)>(WAITING);
         tokio::spawn(async move {
             let mut refused = false;
             while let Some((path, event)) = events.recv().await {
-                match connection.send_json(Method::POST, &path, &event).await {
+                let error = match connection.send_json(Method::POST, &path, &event).await {
                     // Another node has been quicker: all name the same event the same.
-                    Ok(()) | Err(ApiError::Refused { code: 409, .. }) => {}
-                    Err(error @ ApiError::Refused { code: 403, .. }) if !refused => {
+                    Ok(()) | Err(ApiError::Refused { code: 409, .. }) => continue,
+                    Err(error) => error,
+                };
+                observer.metrics.error(ErrorKind::Event);
+                match error {
+                    ApiError::Refused { code: 403, .. } if !refused => {
                         refused = true;
                         warn!("Kubernetes Events can't be sent: {error}");
                     }
-                    Err(error) => debug!("an Event was not sent: {error}"),
+                    _ => debug!("an Event was not sent: {error}"),
                 }
             }
         });
