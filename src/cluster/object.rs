@@ -90,13 +90,19 @@ pub struct Namespace {
     pub name: Text,
     /// `metadata.labels`, always with [`NAMESPACE_NAME_LABEL`].
     pub labels: Labels,
+    /// Whether it has a `metadata.deletionTimestamp`: it goes as soon as all that is in it is gone.
+    pub terminating: bool,
 }
 
 impl Namespace {
-    /// A namespace with these labels and the one of its name.
+    /// A namespace with these labels and the one of its name, which is there to stay.
     pub fn new(name: Text, labels: &Labels) -> Self {
         let labels = labels.with_default(NAMESPACE_NAME_LABEL, &name);
-        Self { name, labels }
+        Self {
+            name,
+            labels,
+            terminating: false,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use selvedge_nft::Dataplane;
 
 use super::committer::{Committer, Outcome};
+use super::parting::Parting;
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::Event;
@@ -27,6 +28,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Reconciler<D> {
     index: Index,
+    parting: Parting,
     compiler: Compiler,
     committer: Committer<D>,
     warnings: Standing,
@@ -41,6 +43,7 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn new(dataplane: D, node: Text, host: Host) -> Self {
         Self {
             index: Index::new(),
+            parting: Parting::default(),
             compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
             warnings: Standing::default(),
@@ -71,7 +74,9 @@ impl<D: Dataplane> Reconciler<D> {
         for change in changes {
             any = true;
             match change {
-                Change::Cluster(event) => self.index.apply(event),
+                Change::Cluster(event) => {
+                    self.parting.apply(&mut self.index, event, Instant::now())
+                }
                 Change::Host(host) => self.compiler.set_host(host),
             }
         }

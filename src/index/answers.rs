@@ -68,6 +68,12 @@ impl Index {
         known.unwrap_or_else(|| [(NAMESPACE_NAME_LABEL, &**name)].into_iter().collect())
     }
 
+    /// Whether a namespace is being deleted and still has pods that policies can select.
+    pub fn outlives_its_policies(&self, name: &Text) -> bool {
+        let entry = self.namespaces.get(name);
+        entry.is_some_and(|entry| entry.terminating && !entry.selectable.is_empty())
+    }
+
     /// The namespaces whose objects are known.
     pub fn namespaces(&self) -> impl Iterator<Item = Namespace> {
         self.namespaces.iter().filter_map(|(name, entry)| {
@@ -75,6 +81,7 @@ impl Index {
             Some(Namespace {
                 name: name.clone(),
                 labels,
+                terminating: entry.terminating,
             })
         })
     }

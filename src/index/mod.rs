@@ -55,6 +55,7 @@ pub struct Index {
 #[derive(Debug, Default)]
 struct NamespaceEntry {
     labels: Option<Labels>,
+    terminating: bool,
     pods: BTreeMap<Text, u32>,
     /// Those of them that can be selected.
     selectable: RoaringBitmap,
@@ -86,7 +87,11 @@ impl Index {
         match event {
             Event::Apply(Object::Pod(pod)) => self.apply_pod(pod),
             Event::Apply(Object::Namespace(namespace)) => {
-                self.set_namespace_labels(&namespace.name, Some(namespace.labels));
+                self.set_namespace(
+                    &namespace.name,
+                    Some(namespace.labels),
+                    namespace.terminating,
+                );
             }
             Event::Apply(Object::Node(node)) => self.apply_node(node),
             Event::Apply(Object::Policy(policy)) => self.apply_policy(policy),
@@ -106,7 +111,7 @@ impl Index {
     fn delete(&mut self, key: &ObjectKey, uid: Option<&Text>) {
         match key {
             ObjectKey::Pod(namespace, name) => self.delete_pod(namespace, name, uid),
-            ObjectKey::Namespace(name) => self.set_namespace_labels(name, None),
+            ObjectKey::Namespace(name) => self.set_namespace(name, None, false),
             ObjectKey::Node(name) => {
                 if self.nodes.remove(name).is_some() {
                     self.changes.nodes.insert(name.clone());

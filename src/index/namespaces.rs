@@ -22,13 +22,15 @@ impl Index {
         }
     }
 
-    pub(super) fn set_namespace_labels(&mut self, name: &Text, labels: Option<Labels>) {
+    /// Sets what is known of a namespace's object: its labels, or that there is none.
+    pub(super) fn set_namespace(&mut self, name: &Text, labels: Option<Labels>, terminating: bool) {
         visit(Visited::Namespaces, 1);
         self.know_namespace(name);
         let before = self.namespace_labels(name);
         self.file_namespace(name, false);
         if let Some(entry) = self.namespaces.get_mut(name) {
             entry.labels = labels;
+            entry.terminating = terminating;
         }
         self.file_namespace(name, true);
         let after = self.namespace_labels(name);

@@ -163,7 +163,11 @@ pub(super) fn decode(kind: ObjectKind, value: &Value) -> Result<Decoded, Undecod
         ObjectKind::Pod => Object::Pod(pod(value, meta, &mut problems)),
         ObjectKind::Namespace => {
             let labels = labels(value, &mut problems);
-            Object::Namespace(Namespace::new(meta.name, &labels))
+            let deleted = at(value, "metadata", "deletionTimestamp");
+            Object::Namespace(Namespace {
+                terminating: deleted.is_some_and(|time| !time.is_null()),
+                ..Namespace::new(meta.name, &labels)
+            })
         }
         ObjectKind::Node => Object::Node(node(value, meta, &mut problems)),
         ObjectKind::NetworkPolicy => {

@@ -160,8 +160,19 @@ fn a_namespace_carries_its_name_as_a_label() {
         Object::Namespace(Namespace {
             name: Text::from("shop"),
             labels: labels.into_iter().collect(),
+            terminating: false,
         })
     );
+}
+
+#[test]
+fn a_namespace_with_a_deletion_timestamp_terminates() {
+    let value = json!({"apiVersion": "v1", "kind": "Namespace",
+                       "metadata": {"name": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let Object::Namespace(namespace) = one(value).unwrap().object else {
+        panic!("no namespace");
+    };
+    assert!(namespace.terminating);
 }
 
 #[test]

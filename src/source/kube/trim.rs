@@ -28,6 +28,7 @@ const METADATA: Wanted<'static> = Wanted::Fields(&[
     ("uid", Wanted::All),
     ("resourceVersion", Wanted::All),
     ("creationTimestamp", Wanted::All),
+    ("deletionTimestamp", Wanted::All),
     ("labels", Wanted::All),
     (
         "annotations",
