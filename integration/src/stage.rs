@@ -22,6 +22,7 @@ use crate::topology::builder::{LabBuilder, NodeSpec};
 use crate::topology::node::Node;
 use crate::topology::pod::PodSpec;
 
+pub mod live;
 mod manifests;
 
 pub use manifests::{Manifests, PodManifest, namespace, node, policy};
