@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::question::{Output, print_json};
 use super::terminal::Style;
-use super::{Done, Failure, interface, print};
+use super::{Done, Failure, cluster, interface, print};
 use crate::doctor::{self, Finding, Report, Status, links, probe};
 
 const EXAMPLES: &str = "\
@@ -35,6 +35,11 @@ pub(super) struct Doctor {
     /// The pods' bridge [default: the bridge with Flannel's subnet, else cni0]
     #[arg(long, value_name = "NAME", value_parser = interface)]
     bridge: Option<IfName>,
+    #[command(flatten)]
+    cluster: cluster::Options,
+    /// This node's name, as in the pods' spec.nodeName
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    node: Option<String>,
     /// How to print the findings
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
@@ -65,6 +70,8 @@ impl Doctor {
             },
             false => doctor::examine(&doctor::Options {
                 bridge: self.bridge,
+                access: self.cluster.access(),
+                node: self.node,
                 subnet_env: self.subnet_env,
                 probe: self.probe.then_some(proof),
             }),

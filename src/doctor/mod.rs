@@ -5,10 +5,12 @@
 //! - [`system`]: the kernel's release, and this process's capabilities · [`reach`]: nftables over netlink
 //! - [`features`]: what rulesets need of the kernel, tried in a throwaway [`namespace`]
 //! - [`netfilter`]: br_netfilter and forwarding · [`links`]: the pods' bridge, Flannel's interfaces
+//! - [`api`]: the API server, and what it lets be read
 //! - [`own`]: Selvedge's daemon and tables · [`engines`]: other policy engines · [`forward`]: others who drop
 //! - [`kube_proxy`]: its mode · [`legacy`]: what nftables' dumps don't show
 //! - [`probe`]: the proof, with packets
 
+pub mod api;
 pub mod engines;
 pub mod features;
 mod finding;
@@ -32,12 +34,17 @@ use selvedge_nft::{IfName, Survey};
 pub use finding::{Finding, Status};
 
 use crate::enforce::host::Link;
+use crate::source::kube::Access;
 
 /// What the doctor is told.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The pods' bridge, where it is named.
     pub bridge: Option<IfName>,
+    /// The way to the API server.
+    pub access: Access,
+    /// The node's name, where it is known.
+    pub node: Option<String>,
     /// Where Flannel writes down what it gave this node.
     pub subnet_env: PathBuf,
     /// What to prove with packets, if anything.
@@ -95,7 +102,7 @@ pub fn examine(options: &Options) -> Report {
     };
     let names: Vec<String> = links.iter().map(|link| link.name.clone()).collect();
     findings.extend(network(options, links));
-    // API access is to be checked here.
+    findings.extend(api::examine(&options.access, options.node.as_deref()));
     if let Ok(survey) = &survey {
         findings.extend(others(survey, &names));
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// The port that is taken where none is named.
 pub const PORT: u16 = 9464;
 
-/// Where health and metrics are served, as `--http` says it: `ADDRESS:PORT` or `off`.
+/// Where health and metrics are served, as `--http` says it: `ADDRESS:PORT`, `ADDRESS` for the usual port, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpAddress {
     /// Nowhere.
@@ -48,10 +48,10 @@ impl FromStr for HttpAddress {
             let instead = format!("127.0.0.1:{port} for this host alone, 0.0.0.0:{port} for all");
             return wrong("this is a port without an address", instead);
         }
+        // The downward API knows a node's address, but not whether it needs brackets.
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
         if let Ok(address) = bare.unwrap_or(text).parse() {
-            let instead = SocketAddr::new(address, PORT).to_string();
-            return wrong("this is an address without a port", instead);
+            return Ok(Self::At(SocketAddr::new(address, PORT)));
         }
         let example = || Self::default().to_string();
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -97,6 +97,14 @@ mod tests {
             let address: HttpAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
+        for (text, whole) in [
+            ("10.0.0.1", "10.0.0.1:9464"),
+            ("::1", "[::1]:9464"),
+            ("[::1]", "[::1]:9464"),
+        ] {
+            let address: HttpAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), whole);
+        }
         assert_eq!("OFF".parse(), Ok(HttpAddress::Off));
         assert_eq!(HttpAddress::default().to_string(), "127.0.0.1:9464");
     }
@@ -108,9 +116,6 @@ mod tests {
             (":8080", "0.0.0.0:8080"),
             ("*:8080", "0.0.0.0:8080"),
             ("localhost:8080", "127.0.0.1:8080"),
-            ("10.0.0.1", "10.0.0.1:9464"),
-            ("::1", "[::1]:9464"),
-            ("[::1]", "[::1]:9464"),
             ("fe80:1:2:3:4:5:6:7:8080", "[fe80:1:2:3:4:5:6:7]:8080"),
             ("127.0.0.1:99999", "65535"),
             ("127.0.0.1:", "65535"),

@@ -184,7 +184,7 @@ fn the_overlay_changes_what_it_is_for_and_nothing_else() {
     let address = env.pop().unwrap();
     assert_eq!(
         address,
-        json!({"name": "SELVEDGE_HTTP", "value": "$(HOST_IP):9464"})
+        json!({"name": "SELVEDGE_HTTP", "value": "$(HOST_IP)"})
     );
     let host = env.pop().unwrap();
     let from = json!({"fieldRef": {"fieldPath": "status.hostIP"}});

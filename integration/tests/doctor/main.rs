@@ -1,5 +1,6 @@
 //! `selvedge doctor` on real nodes: well ones, and each with one thing wrong.
 
+mod api;
 mod leftovers;
 
 use std::process::Output;

@@ -295,6 +295,12 @@ impl Access {
             .map_err(|error| failed(&error))
     }
 
+    /// Whether anything says where the API server is: an option, the pod's environment, or a kubeconfig.
+    pub fn is_configured(&self) -> bool {
+        let named = self.kubeconfig.is_some() || self.context.is_some();
+        named || self.in_cluster() || Kubeconfig::read().is_ok_and(|all| !all.clusters.is_empty())
+    }
+
     fn in_cluster(&self) -> bool {
         let named = self.kubeconfig.is_some() || self.context.is_some();
         !named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()

@@ -318,16 +318,7 @@ impl Follower {
     }
 
     fn path(&self, query: &[(&str, &str)]) -> String {
-        let version = self.kind.api_version();
-        let root = if version.contains('/') { "apis" } else { "api" };
-        let path = format!("/{root}/{version}/{}?", self.kind.resource());
-        let query_start = path.len();
-        let mut path = Serializer::for_suffix(path, query_start);
-        path.extend_pairs(query);
-        if let Some(name) = &self.only {
-            path.append_pair("fieldSelector", &format!("metadata.name={name}"));
-        }
-        path.finish()
+        path(self.kind, self.only.as_deref(), query)
     }
 
     async fn found(&self, state: &mut State) -> Result<(), Deaf> {
@@ -372,6 +363,20 @@ fn lines(body: Body) -> impl futures_util::Stream<Item = Result<String, ApiError
     let reader = StreamReader::new(parts);
     FramedRead::new(reader, LinesCodec::new_with_max_length(LONGEST_LINE))
         .map_err(|error| unreachable(&error))
+}
+
+/// The path and query of a request for a kind's objects, or for the one of a name.
+pub(super) fn path(kind: ObjectKind, only: Option<&str>, query: &[(&str, &str)]) -> String {
+    let version = kind.api_version();
+    let root = if version.contains('/') { "apis" } else { "api" };
+    let path = format!("/{root}/{version}/{}?", kind.resource());
+    let query_start = path.len();
+    let mut path = Serializer::for_suffix(path, query_start);
+    path.extend_pairs(query);
+    if let Some(name) = only {
+        path.append_pair("fieldSelector", &format!("metadata.name={name}"));
+    }
+    path.finish()
 }
 
 #[cfg(test)]

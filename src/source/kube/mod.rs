@@ -11,6 +11,7 @@
 
 pub mod access;
 mod answer;
+mod check;
 mod follow;
 mod report;
 mod trim;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError, ApiError, Connection};
 use answer::Entry;
+pub use check::check;
 use follow::{Follower, News};
 use report::Reporter;
 
