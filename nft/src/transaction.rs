@@ -113,6 +113,25 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The name of the chain, set or counter that it is about; of a table none.
+    pub fn object(&self) -> Option<&Name> {
+        match self {
+            Self::AddTable { .. } | Self::DeleteTable { .. } => None,
+            Self::AddCounter { name, .. }
+            | Self::DeleteCounter { name, .. }
+            | Self::AddSet { name, .. }
+            | Self::DeleteSet { name, .. }
+            | Self::AddElements { name, .. }
+            | Self::DeleteElements { name, .. }
+            | Self::AddChain { name, .. }
+            | Self::DeleteChain { name, .. }
+            | Self::FlushChain { name, .. }
+            | Self::AddRule { chain: name, .. } => Some(name),
+        }
+    }
+}
+
 /// What [`crate::diff`] computes and a dataplane commits: all or nothing, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {

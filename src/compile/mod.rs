@@ -19,11 +19,11 @@ mod uses;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use selvedge_nft::{Family, IfName, Ruleset, TableId};
+use selvedge_nft::{Family, IfName, Name, Ruleset, TableId};
 
 use crate::cluster::Text;
 use crate::index::Index;
-use crate::policy::Direction;
+use crate::policy::{Direction, PolicyKey};
 
 use state::State;
 
@@ -103,6 +103,13 @@ impl Compiler {
     pub fn isolated(&self, direction: Direction) -> usize {
         let isolated = |state: &State| state.isolated(direction);
         self.state.as_ref().map_or(0, isolated)
+    }
+
+    /// The policies that a chain or set of the ruleset is there for; none for those that are there in any case, and for
+    /// pods' own chains.
+    pub fn owners(&self, name: &Name) -> BTreeSet<PolicyKey> {
+        let state = self.state.as_ref();
+        state.map(|state| state.owners(name)).unwrap_or_default()
     }
 
     /// What the node's policies ask for that nothing can fulfil, such as a port name that no pod has: one line each,

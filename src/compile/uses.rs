@@ -191,6 +191,15 @@ impl State {
         };
     }
 
+    /// See [`super::Compiler::owners`].
+    pub fn owners(&self, name: &Name) -> BTreeSet<PolicyKey> {
+        let chains = self.policies.keys();
+        let chains =
+            chains.filter(|(key, direction)| names::policy_chain(key, *direction) == *name);
+        let sets = self.sets.get(name).into_iter().flat_map(|set| &set.users);
+        chains.chain(sets).map(|(key, _)| key.clone()).collect()
+    }
+
     /// See [`super::Compiler::warnings`].
     pub fn warnings(&self) -> Vec<String> {
         let used = self

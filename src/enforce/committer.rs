@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use selvedge_nft::{Dataplane, DataplaneError, Interference, Ruleset, TableId, diff};
+use nix::errno::Errno;
+use selvedge_nft::{
+    Dataplane, DataplaneError, Interference, Name, Ruleset, TableId, Transaction, diff,
+};
 use tracing::{error, info, warn};
 
 use super::summary::Summary;
@@ -37,6 +40,8 @@ pub struct Committer<D> {
     /// How much it holds, as far as that is known.
     held: Held,
     failure: Option<Failure>,
+    /// The object that the last attempt was refused for.
+    refused: Option<Name>,
     /// Whether the dataplane has been as it should be before.
     settled: bool,
     observer: Arc<Observer>,
@@ -45,7 +50,11 @@ pub struct Committer<D> {
 #[derive(Debug)]
 struct Failure {
     text: String,
+    /// The object that the kernel refused.
+    object: Option<Name>,
     attempts: u32,
+    /// How many of the last attempts failed for that very reason.
+    alike: u32,
     retry_at: Instant,
 }
 
@@ -72,6 +81,7 @@ impl<D: Dataplane> Committer<D> {
             suspect: None,
             held: Held::default(),
             failure: None,
+            refused: None,
             settled: false,
             observer: Observer::new(),
         }
@@ -102,6 +112,22 @@ impl<D: Dataplane> Committer<D> {
             self.expected = vec![acknowledged];
         }
         heard
+    }
+
+    /// The object that the kernel refuses, and why, where it has done so again on a state that was read back: then it is
+    /// the object's own fault.
+    pub fn offender(&self) -> Option<(&Name, &str)> {
+        let failure = self.failure.as_ref().filter(|failure| failure.alike > 1)?;
+        Some((failure.object.as_ref()?, &failure.text))
+    }
+
+    /// The offender is dealt with: the next attempt need not wait.
+    pub fn try_at_once(&mut self, now: Instant) {
+        if let Some(failure) = &mut self.failure {
+            failure.retry_at = now;
+            failure.object = None;
+            failure.attempts = 0;
+        }
     }
 
     /// Makes the dataplane hold `desired`, in one transaction. `changed` says that it may differ from last time's.
@@ -155,6 +181,7 @@ impl<D: Dataplane> Committer<D> {
             Ok(committed) => committed,
             Err(error) => {
                 self.observer.metrics.not_committed(&error);
+                self.refused = refused(&error, &transaction);
                 self.expected = vec![current, desired.clone()];
                 return Err(error);
             }
@@ -203,20 +230,52 @@ impl<D: Dataplane> Committer<D> {
     /// Takes note of a failure; the answer is when to try again.
     fn failed(&mut self, error: &DataplaneError) -> Instant {
         self.acknowledged = None;
+        let object = self.refused.take();
         let text = error.to_string();
         self.observer.not_in_force(&text);
         let attempts = self.failure.as_ref().map_or(0, |f| f.attempts);
-        if self.failure.as_ref().is_none_or(|f| f.text != text) {
+        let before = self.failure.as_ref().filter(|f| f.text == text);
+        let alike = before.map_or(0, |f| f.alike);
+        if before.is_none() {
             error!("not committed, will be tried again; what was in force stays in force: {text}");
         }
         let retry_at = Instant::now() + jittered(wait(attempts));
         self.failure = Some(Failure {
             text,
+            object,
             attempts: attempts.saturating_add(1),
+            alike: alike.saturating_add(1),
             retry_at,
         });
         retry_at
     }
+}
+
+/// The object that a transaction was refused for, where the reason may lie in the object.
+fn refused(error: &DataplaneError, transaction: &Transaction) -> Option<Name> {
+    let DataplaneError::Refused {
+        index: Some(index),
+        source,
+        ..
+    } = error
+    else {
+        return None;
+    };
+    let circumstances = [
+        Errno::EPERM,
+        Errno::EACCES,
+        Errno::EBUSY,
+        Errno::EAGAIN,
+        Errno::EINTR,
+        Errno::ENOMEM,
+        Errno::ENOBUFS,
+    ];
+    let errno = Errno::from_raw(source.raw_os_error()?);
+    let op = transaction
+        .ops
+        .get(*index)
+        .filter(|_| !circumstances.contains(&errno))?;
+    op.object().cloned()
 }
 
 /// How long to wait after so many failures before.

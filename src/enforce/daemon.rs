@@ -410,7 +410,7 @@ impl<D: Dataplane> State<D> {
             }
         }
         match self.reconciler.step(self.changes.drain(..), Instant::now()) {
-            Outcome::Unchanged | Outcome::Committed(_) => None,
+            Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),
             Outcome::Retry(at) => Some(at),
         }
     }

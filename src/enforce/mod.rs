@@ -9,6 +9,7 @@
 //! - [`daemon`]: what `selvedge run` does
 //! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
 //! - `parting`: policies that are gone before the pods of their namespace
+//! - `quarantine`: policies that the kernel refuses to take
 //! - [`lock`]: one writer a network namespace
 //! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
 //! - [`standing`]: problems logged when they come and when they go · [`summary`]: a transaction in one line
@@ -21,6 +22,7 @@ pub mod lock;
 #[cfg(test)]
 mod observed_tests;
 mod parting;
+mod quarantine;
 pub mod reconciler;
 pub mod standing;
 pub mod summary;

@@ -7,6 +7,7 @@ use selvedge_nft::Dataplane;
 
 use super::committer::{Committer, Outcome};
 use super::parting::Parting;
+use super::quarantine::Quarantine;
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::Event;
@@ -29,6 +30,7 @@ pub enum Change {
 pub struct Reconciler<D> {
     index: Index,
     parting: Parting,
+    quarantine: Quarantine,
     compiler: Compiler,
     committer: Committer<D>,
     warnings: Standing,
@@ -44,6 +46,7 @@ impl<D: Dataplane> Reconciler<D> {
         Self {
             index: Index::new(),
             parting: Parting::default(),
+            quarantine: Quarantine::default(),
             compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
             warnings: Standing::default(),
@@ -75,7 +78,9 @@ impl<D: Dataplane> Reconciler<D> {
             any = true;
             match change {
                 Change::Cluster(event) => {
-                    self.parting.apply(&mut self.index, event, Instant::now())
+                    if let Some(event) = self.quarantine.admit(event) {
+                        self.parting.apply(&mut self.index, event, Instant::now());
+                    }
                 }
                 Change::Host(host) => self.compiler.set_host(host),
             }
@@ -92,16 +97,15 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     /// Takes a burst of changes in, and makes the dataplane follow in at most one transaction. With no changes it
-    /// is the retry of what failed.
+    /// is the retry of what failed, and of policies that were refused.
     pub fn step(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> Outcome {
         let changed = self.take(changes);
-        let desired = self.compiler.update(&mut self.index);
-        if let Some(warnings) = self.compiler.new_warnings() {
-            self.warnings.update(warnings);
-        }
-        self.count();
+        let reopened = self.quarantine.open_due(&mut self.index, now);
         let first = !self.committer.settled();
-        let outcome = self.committer.reconcile(&desired, changed, now);
+        let mut outcome = self.follow(changed || reopened, now);
+        while matches!(outcome, Outcome::Retry(_)) && self.close_offenders(now) {
+            outcome = self.follow(true, now);
+        }
         match outcome {
             Outcome::Retry(_) => {}
             Outcome::Unchanged => self.oldest = None,
@@ -111,7 +115,40 @@ impl<D: Dataplane> Reconciler<D> {
                 }
             }
         }
+        if !matches!(outcome, Outcome::Retry(_)) {
+            self.quarantine.accepted();
+        }
+        self.count();
         outcome
+    }
+
+    /// When a [`Self::step`] without news is due, for policies that were refused.
+    pub fn next_trial(&self) -> Option<Instant> {
+        self.quarantine.next()
+    }
+
+    /// Makes the dataplane follow the index.
+    fn follow(&mut self, changed: bool, now: Instant) -> Outcome {
+        let desired = self.compiler.update(&mut self.index);
+        if let Some(warnings) = self.compiler.new_warnings() {
+            self.warnings.update(warnings);
+        }
+        self.committer.reconcile(&desired, changed, now)
+    }
+
+    /// Closes the policies that the dataplane refuses to take; whether there is something new to try.
+    fn close_offenders(&mut self, now: Instant) -> bool {
+        let Some((object, reason)) = self.committer.offender() else {
+            return false;
+        };
+        let mut any = false;
+        for key in self.compiler.owners(object) {
+            any |= self.quarantine.close(&mut self.index, &key, reason, now);
+        }
+        if any {
+            self.committer.try_at_once(now);
+        }
+        any
     }
 
     /// Tells how much is known. It costs the same for any cluster.
@@ -119,6 +156,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.observer.metrics.cluster(Counts {
             policies: self.index.policy_count(),
             policy_problems: self.index.policy_problem_count() + self.warnings.len(),
+            refused_policies: self.quarantine.len(),
             namespaces: self.index.namespace_count(),
             pods: self.index.pod_count(),
             local_pods: self.index.pod_count_on(&self.node),

@@ -162,6 +162,143 @@ fn a_refused_object_holds_up_no_cure() {
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 }
 
+/// A policy that lets a block, but for a hole in it, into every pod of shop: that takes a set.
+fn lets_in(name: &str, block: &str) -> Change {
+    let hole = block
+        .replace(".0/", ".64/")
+        .replace("/24", "/26")
+        .replace("/25", "/26");
+    let policy = serde_json::json!({
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": block, "except": [hole]}}]}]},
+    });
+    let policy = serde_json::from_value(policy).unwrap();
+    let policy = crate::policy::network_policy::lower(&policy);
+    apply(Object::Policy(Arc::new(policy)))
+}
+
+/// The set of the only block that a cluster with this change lets in.
+fn set_of(change: Change) -> Name {
+    let (mut reconciler, fake) = reconciler();
+    reconciler.step(
+        cluster().into_iter().chain([pod(1), change]),
+        Instant::now(),
+    );
+    let ruleset = fake.ruleset();
+    let sets = ruleset.tables.values().flat_map(|table| table.sets.keys());
+    let blocks: Vec<&Name> = sets
+        .filter(|name| name.as_str().starts_with("cidr-"))
+        .collect();
+    assert_eq!(blocks.len(), 1);
+    blocks[0].clone()
+}
+
+/// How many rules the chain of a policy has.
+fn rules_of(fake: &Fake, policy: &str) -> Option<usize> {
+    let name = Name::new(&format!("policy/shop/{policy}/ingress")).unwrap();
+    let ruleset = fake.ruleset();
+    let mut tables = ruleset.tables.values();
+    tables.find_map(|table| Some(table.chains.get(&name)?.rules.len()))
+}
+
+/// Steps until nothing is to be tried again.
+fn settle(reconciler: &mut Reconciler<Fake>, changes: Vec<Change>, mut now: Instant) -> Instant {
+    let mut outcome = reconciler.step(changes, now);
+    for _ in 0..10 {
+        let Outcome::Retry(at) = outcome else {
+            return now;
+        };
+        now = now.max(at);
+        outcome = reconciler.step([], now);
+    }
+    panic!("it does not settle: {outcome:?}");
+}
+
+#[test]
+fn a_policy_that_the_kernel_refuses_is_closed_and_all_else_goes_on() {
+    let (bad, good) = (
+        lets_in("bad", "192.0.2.0/24"),
+        lets_in("good", "198.51.100.0/24"),
+    );
+    let (mut reconciler, fake) = reconciler();
+    fake.refuse(set_of(bad.clone()), errno::EINVAL);
+    let changes = cluster()
+        .into_iter()
+        .chain([pod(1), pod(2), bad.clone(), good]);
+    let now = settle(&mut reconciler, changes.collect(), Instant::now());
+    assert_eq!(
+        (rules_of(&fake, "bad"), rules_of(&fake, "good")),
+        (Some(0), Some(1))
+    );
+    assert_eq!(reconciler.quarantine.len(), 1);
+    assert!(reconciler.next_trial().is_some());
+
+    // The same object again is no news; what else comes is enforced at once.
+    let outcome = reconciler.step([bad.clone(), pod(3)], now);
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    assert_eq!(rules_of(&fake, "bad"), Some(0));
+
+    // Tried again in vain, it is closed for longer.
+    let trial = reconciler.next_trial().unwrap();
+    let now = settle(&mut reconciler, Vec::new(), trial);
+    assert_eq!(rules_of(&fake, "bad"), Some(0));
+    let next = reconciler.next_trial().unwrap();
+    assert!(next - now > Duration::from_secs(90), "{:?}", next - now);
+
+    // Once the kernel takes it, it is in force.
+    fake.heal();
+    settle(&mut reconciler, Vec::new(), next);
+    assert_eq!(rules_of(&fake, "bad"), Some(1));
+    assert_eq!(
+        (reconciler.quarantine.len(), reconciler.next_trial()),
+        (0, None)
+    );
+}
+
+#[test]
+fn a_refused_policy_is_tried_at_once_when_it_changes_and_forgotten_when_it_goes() {
+    let bad = lets_in("bad", "192.0.2.0/24");
+    let (mut reconciler, fake) = reconciler();
+    fake.refuse(set_of(bad.clone()), errno::EINVAL);
+    let changes = || cluster().into_iter().chain([pod(1), bad.clone()]);
+    let now = settle(&mut reconciler, changes().collect(), Instant::now());
+    assert_eq!(rules_of(&fake, "bad"), Some(0));
+    reconciler.step([lets_in("bad", "198.51.100.0/24")], now);
+    assert_eq!(rules_of(&fake, "bad"), Some(1));
+    assert_eq!(reconciler.quarantine.len(), 0);
+
+    let now = settle(&mut reconciler, vec![bad.clone()], now);
+    assert_eq!(rules_of(&fake, "bad"), Some(0));
+    let key = PolicyKey {
+        dialect: Dialect::NetworkPolicy,
+        namespace: Text::from("shop"),
+        name: Text::from("bad"),
+    };
+    let gone = Event::Delete {
+        key: ObjectKey::Policy(key),
+        uid: None,
+    };
+    reconciler.step([Change::Cluster(gone)], now);
+    assert_eq!(rules_of(&fake, "bad"), None);
+    assert_eq!(reconciler.next_trial(), None);
+}
+
+#[test]
+fn what_the_circumstances_refuse_closes_nothing() {
+    let bad = lets_in("bad", "192.0.2.0/24");
+    let (mut reconciler, fake) = reconciler();
+    fake.refuse(set_of(bad.clone()), errno::ENOBUFS);
+    let mut now = Instant::now();
+    let mut changes: Vec<Change> = cluster().into_iter().chain([pod(1), bad]).collect();
+    for _ in 0..5 {
+        let Outcome::Retry(at) = reconciler.step(std::mem::take(&mut changes), now) else {
+            panic!("it was not refused");
+        };
+        now = now.max(at);
+    }
+    assert_eq!(reconciler.quarantine.len(), 0);
+}
+
 #[test]
 fn the_host_s_ports_are_followed() {
     let (mut reconciler, fake) = reconciler();

@@ -54,6 +54,8 @@ pub struct Counts {
     pub policies: usize,
     /// What is wrong with them, and what they ask for that nothing can fulfil.
     pub policy_problems: usize,
+    /// Policies that the kernel refuses to take, and that are closed for that.
+    pub refused_policies: usize,
     /// Namespaces.
     pub namespaces: usize,
     /// Pods.

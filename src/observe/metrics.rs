@@ -49,6 +49,7 @@ pub struct Metrics {
     registry: Registry,
     policies: Gauge,
     policy_problems: Gauge,
+    refused_policies: Gauge,
     namespaces: Gauge,
     pods: Gauge,
     local_pods: Gauge,
@@ -97,6 +98,11 @@ impl Metrics {
                 ours,
                 "policy_problems",
                 "What is wrong with policies, or asked for by them and not to be fulfilled, at present",
+            ),
+            refused_policies: put(
+                ours,
+                "refused_policies",
+                "Policies that the kernel refuses to take: their pods are isolated, and they allow nothing",
             ),
             namespaces: put(ours, "namespaces", "Namespaces that are known"),
             pods: put(ours, "pods", "Pods that are known, of all nodes"),
@@ -192,6 +198,7 @@ impl Metrics {
     pub fn cluster(&self, counts: Counts) {
         self.policies.set(whole(counts.policies));
         self.policy_problems.set(whole(counts.policy_problems));
+        self.refused_policies.set(whole(counts.refused_policies));
         self.namespaces.set(whole(counts.namespaces));
         self.pods.set(whole(counts.pods));
         self.local_pods.set(whole(counts.local_pods));

@@ -25,6 +25,7 @@ fn tell_all(metrics: &Metrics) {
     metrics.cluster(Counts {
         policies: 1,
         policy_problems: 2,
+        refused_policies: 13,
         namespaces: 3,
         pods: 4,
         local_pods: 5,
@@ -93,6 +94,7 @@ fn what_is_told_is_exposed() {
     for (name, label, value) in [
         ("selvedge_policies", "", 1.0),
         ("selvedge_policy_problems", "", 2.0),
+        ("selvedge_refused_policies", "", 13.0),
         ("selvedge_namespaces", "", 3.0),
         ("selvedge_pods", "", 4.0),
         ("selvedge_local_pods", "", 5.0),
