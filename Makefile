@@ -34,7 +34,7 @@ soak: setup ## the random tests, ten times as many
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
 
 bench: setup ## the benchmarks: what policy costs, as ratios of measurements in turns, beside the targets
-	cargo bench -p selvedge-lab --benches
+	cargo bench -p selvedge-lab --bench '*'
 
 lint: setup ## format, lints, documentation
 	cargo fmt --all --check

@@ -12,12 +12,15 @@ use nix::time::{ClockId, clock_gettime};
 use selvedge_lab::{Error, Netns};
 use socket2::{Domain, Socket, Type};
 
+use crate::load::DENIED_PORT;
 use crate::stand::Stand;
 
 /// How long anything may take that takes microseconds where all is well.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The bytes of a datagram: a DNS question's, a game's, a metric's.
 const DATAGRAM: [u8; 64] = [0; 64];
+/// What a TCP connection may have under way.
+const WINDOW_BYTES: usize = 200 * 1024;
 /// Datagrams sent before they are taken in at the other end, whose queue holds some hundreds.
 const BURST: u32 = 64;
 
@@ -32,10 +35,12 @@ pub enum Figure {
     Connections,
     /// The same by the Service's ClusterIP.
     ServiceConnections,
+    /// Small datagrams a second that policies drop.
+    Denied,
 }
 
 impl Figure {
-    /// All of them, in the order of the tables.
+    /// Those of the tables, in their order.
     pub const ALL: [Self; 4] = [
         Self::Tcp,
         Self::Udp,
@@ -53,6 +58,7 @@ pub struct Flows {
     listener: TcpListener,
     stream: (TcpStream, TcpStream),
     datagrams: (UdpSocket, UdpSocket),
+    denied: (UdpSocket, UdpSocket),
     buffer: Vec<u8>,
 }
 
@@ -69,6 +75,12 @@ impl Flows {
         let receiver = receiver.map_err(during("bind the UDP server"))?;
         let sender = stand.client().run(|| open_datagrams(server, &receiver))?;
         let sender = sender.map_err(during("exchange a first datagram"))?;
+        let denied = |port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port));
+        let denied = (
+            stand.client().run(|| denied(0))?,
+            stand.server().run(|| denied(DENIED_PORT))?,
+        );
+        let denied = open_denied(denied, *server.ip()).map_err(during("bind the denied port"))?;
         Ok(Self {
             client: stand.client().clone(),
             server,
@@ -76,6 +88,7 @@ impl Flows {
             listener,
             stream,
             datagrams: (sender, receiver),
+            denied,
             buffer: vec![0; 256 * 1024],
         })
     }
@@ -90,6 +103,7 @@ impl Flows {
             Figure::Udp => self.datagrams(window).map_err(during("send datagrams")),
             Figure::Connections => self.connections(self.server, window),
             Figure::ServiceConnections => self.connections(self.service, window),
+            Figure::Denied => self.denied(window).map_err(during("send denied datagrams")),
         }
     }
 
@@ -135,6 +149,23 @@ impl Flows {
         Ok(rate(sent, sending))
     }
 
+    fn denied(&self, window: Duration) -> io::Result<f64> {
+        let started = Clock::start()?;
+        let mut sent = 0;
+        while sent == 0 || !started.is_over(window) {
+            for _ in 0..BURST {
+                self.denied.0.send(&DATAGRAM)?;
+            }
+            sent += BURST as usize;
+        }
+        let rate = rate(sent, started.worked()?);
+        match self.denied.1.recv(&mut [0; 1]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(rate),
+            Ok(_) => Err(io::Error::other("a denied datagram arrived")),
+            Err(error) => Err(error),
+        }
+    }
+
     fn connections(&self, to: SocketAddrV4, window: Duration) -> Result<f64, Error> {
         let measured = self.client.run(|| -> io::Result<f64> {
             let started = Clock::start()?;
@@ -159,6 +190,8 @@ fn listen(at: SocketAddrV4) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from(at).into())?;
+    // Taken over by what it accepts: no flow waits for its window to grow.
+    socket.set_recv_buffer_size(WINDOW_BYTES)?;
     socket.listen(64)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket.into())
@@ -172,6 +205,7 @@ fn connect(socket: &Socket, to: SocketAddrV4) -> io::Result<()> {
 
 fn open_stream(to: SocketAddrV4, listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    client.set_send_buffer_size(WINDOW_BYTES)?;
     connect(&client, to)?;
     let (server, _) = listener.accept()?;
     let client = TcpStream::from(client);
@@ -192,6 +226,16 @@ fn open_datagrams(to: SocketAddrV4, receiver: &UdpSocket) -> io::Result<UdpSocke
     receiver.send_to(&DATAGRAM, from)?;
     sender.recv(&mut buffer)?;
     Ok(sender)
+}
+
+fn open_denied(
+    sockets: (io::Result<UdpSocket>, io::Result<UdpSocket>),
+    server: Ipv4Addr,
+) -> io::Result<(UdpSocket, UdpSocket)> {
+    let (sender, receiver) = (sockets.0?, sockets.1?);
+    sender.connect((server, DENIED_PORT))?;
+    receiver.set_nonblocking(true)?;
+    Ok((sender, receiver))
 }
 
 /// Repeats a write or read until it would wait; the bytes that it moved.

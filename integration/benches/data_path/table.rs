@@ -126,6 +126,7 @@ pub fn unit(figure: Figure) -> &'static str {
         Figure::Udp => "UDP packets a second",
         Figure::Connections => "new connections a second",
         Figure::ServiceConnections => "new connections by a ClusterIP",
+        Figure::Denied => "denied UDP packets a second",
     }
 }
 
