@@ -1,4 +1,4 @@
-//! The same policies in the shape that kube-router gives them (its nftables mode, as of its v2), as an nft script.
+//! The same policies in the shape that kube-router gives them (in its nftables mode), as an nft script.
 //!
 //! The same as kube-router's: a table of one IP family with one base chain on hook forward at priority filter; in it, for
 //! each pod of the node, a rule for its address as destination and one as source, each a jump to the pod's chain, and
@@ -8,10 +8,9 @@
 //! port, and a mark; counters on all rules but those that log and mark.
 //!
 //! Not the same: names are readable, and there are no comments. Policies with the same peers share one set, where
-//! kube-router makes one a rule (25 million elements under the largest load: the kernel would hold them, but loading
-//! would be all there is to see). The base chains on hooks input and output are left out: packets between pods never
-//! meet them. In its iptables mode, which is the default, kube-router's rules are the same in number and order, with
-//! ipsets for sets and a bridge match in one of three rules a pod; that mode is not measured.
+//! kube-router makes one a rule (276 million elements under the largest load). The base chains on hooks input and output are left out: packets between pods never
+//! meet them. Its iptables mode is not measured: there the list has up to four rules a pod, two of them for bridged
+//! packets alone, and ipsets for sets.
 //!
 //! kube-router walks its pods in Go's random order, so where a pod stands in the list is chance: in the middle on
 //! average.
