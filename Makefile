@@ -7,7 +7,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 endif
 
-.PHONY: help setup build image demo test soak lint bless
+.PHONY: help setup build image demo test soak bench lint bless
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## all tests
 soak: setup ## the random tests, ten times as many
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test verdict_agrees
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
+
+bench: setup ## the benchmarks: what policy costs, as ratios of measurements in turns, beside the targets
+	cargo bench -p selvedge-lab --bench '*'
 
 lint: setup ## format, lints, documentation
 	cargo fmt --all --check

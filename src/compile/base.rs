@@ -1,6 +1,6 @@
 //! The chains the kernel calls: what every packet between pods meets before it comes to a pod's own chain.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use imbl::{OrdMap, OrdSet};
 use selvedge_nft::{
@@ -24,6 +24,9 @@ const GUARD_PRIORITY: i32 = -300;
 const DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 /// What a pod must never send to another (CVE-2020-10749): router advertisement and redirect.
 const IMPERSONATION: [u8; 2] = [134, 137];
+
+/// What belongs to a connection that was let in.
+const ESTABLISHED: Statement = Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED);
 
 const ETHER_IP: u16 = 0x0800;
 const ETHER_ARP: u16 = 0x0806;
@@ -74,14 +77,7 @@ fn set(key: Datatype, comment: &str, elements: Elements) -> Set {
 /// addresses reach every pod.
 pub fn fixed_sets(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> Vec<(Name, Set)> {
     let v4 = |text: &str| text.parse().ok().map(IpRange::of);
-    let broadcasts = pod_cidrs.into_iter().filter_map(|net| match net {
-        // A block of one or two addresses has no broadcast address.
-        ipnetwork::IpNetwork::V4(net) if net.prefix() < 31 => {
-            let last = net.broadcast().to_bits();
-            Some(IpRange::V4(last, last))
-        }
-        _ => None,
-    });
+    let broadcasts = broadcasts(pod_cidrs).map(|last| IpRange::V4(last.to_bits(), last.to_bits()));
     let nobody4 = ["0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32"].map(v4);
     let nobody4 = nobody4.into_iter().flatten().chain(broadcasts);
     let nobody6 = [
@@ -138,14 +134,48 @@ pub fn fixed_sets(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> 
     ]
 }
 
-/// The chains of table `inet selvedge` that do not depend on policies.
+/// The broadcast addresses of the node's pod CIDRs.
+fn broadcasts(
+    pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>,
+) -> impl Iterator<Item = Ipv4Addr> {
+    pod_cidrs.into_iter().filter_map(|net| match net {
+        // A block of one or two addresses has no broadcast address.
+        ipnetwork::IpNetwork::V4(net) if net.prefix() < 31 => Some(net.broadcast()),
+        _ => None,
+    })
+}
+
+/// An established IPv4 flow ends here, which is most of all traffic: at addresses that no detour leads by, it needs no
+/// look at its bridge. Comparisons, since a look-up of `shared4` costs more than all of them; what they leave out by
+/// being simple (240.0.0.0/4) takes the long way.
+fn established4(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> Rule {
+    let daddr = |op, operand| Statement::Match {
+        field: Field::IpDaddr,
+        op,
+        operand,
+    };
+    let v4 = |a, b, c, d| Value::Ipv4(Ipv4Addr::new(a, b, c, d));
+    let unicast = Operand::Range(v4(0, 0, 0, 1), v4(223, 255, 255, 255));
+    let broadcasts =
+        broadcasts(pod_cidrs).map(|last| daddr(Operator::Neq, Operand::Value(Value::Ipv4(last))));
+    rule(
+        [ESTABLISHED]
+            .into_iter()
+            .chain(broadcasts)
+            .chain([daddr(Operator::Eq, unicast)]),
+        Verdict::Accept,
+    )
+}
+
+/// The chains of table `inet selvedge` that do not depend on policies. Blocks are the node's pod CIDRs.
 ///
 /// `isolating` tells whether any pod of the node is isolated: without one there is nothing to protect from detours.
-pub fn inet_chains(bridge: IfName, isolating: bool) -> Vec<(Name, Chain)> {
-    let established = Rule::new([
-        Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED),
-        Verdict::Accept.into(),
-    ]);
+pub fn inet_chains(
+    bridge: IfName,
+    isolating: bool,
+    pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>,
+) -> Vec<(Name, Chain)> {
+    let established = rule([ESTABLISHED], Verdict::Accept);
     let on_bridge = || {
         [Field::Iifname, Field::Oifname].map(|field| Statement::eq(field, Value::IfName(bridge)))
     };
@@ -172,8 +202,11 @@ pub fn inet_chains(bridge: IfName, isolating: bool) -> Vec<(Name, Chain)> {
         Verdict::Jump(names::fixed("midstream")).into(),
     ]);
 
-    let mut egress = Vec::from([rule(on_bridge(), Verdict::Jump(names::fixed("bridged")))]);
-    egress.push(established.clone());
+    let mut egress = vec![
+        established4(pod_cidrs),
+        rule(on_bridge(), Verdict::Jump(names::fixed("bridged"))),
+        established.clone(),
+    ];
     if isolating {
         egress.push(midstream);
     }
@@ -359,5 +392,46 @@ mod tests {
         assert_eq!(ranges.get(&broadcast), Some(&broadcast));
         // 224.0.0.0/4 and 255.255.255.255 do not touch: 240.0.0.0/4 lies between.
         assert_eq!(ranges.len(), 4);
+    }
+
+    /// Whether a rule's comparisons of the destination hold for an address.
+    fn meets(rule: &Rule, daddr: u32) -> bool {
+        let bits = |value: &Value| match value {
+            Value::Ipv4(address) => address.to_bits(),
+            other => panic!("{other:?}"),
+        };
+        rule.statements.iter().all(|statement| match statement {
+            Statement::Match { op, operand, .. } => {
+                let within = match operand {
+                    Operand::Value(value) => bits(value) == daddr,
+                    Operand::Range(first, last) => (bits(first)..=bits(last)).contains(&daddr),
+                    Operand::Prefix(..) => panic!("{operand:?}"),
+                };
+                within == (*op == Operator::Eq)
+            }
+            _ => true,
+        })
+    }
+
+    #[test]
+    fn no_shared_address_is_taken_for_an_established_flow_of_one_pod() {
+        let cidrs = [
+            "10.244.1.0/24".parse().unwrap(),
+            "10.9.0.0/20".parse().unwrap(),
+        ];
+        let rule = established4(cidrs);
+        let sets = fixed_sets(cidrs);
+        let Elements::Ranges(shared) = &sets[0].1.elements else {
+            panic!("not ranges")
+        };
+        let bits = |key: &Key| u32::from_be_bytes(key.as_bytes().try_into().unwrap());
+        assert_eq!(shared.len(), 5);
+        for (first, last) in shared {
+            assert!(!meets(&rule, bits(first)), "{first:?}");
+            assert!(!meets(&rule, bits(last)), "{last:?}");
+        }
+        for one in [[10, 244, 1, 254], [10, 9, 1, 255], [1, 1, 1, 1]] {
+            assert!(meets(&rule, u32::from_be_bytes(one)), "{one:?}");
+        }
     }
 }

@@ -155,17 +155,15 @@ impl State {
 
     /// Writes the parts that depend on the host, the node, and on whether anything is isolated.
     fn write_frame(&mut self) {
-        let cidrs = self
-            .node
-            .iter()
-            .flat_map(|node| node.pod_cidrs.iter().copied());
-        for (name, set) in base::fixed_sets(cidrs) {
+        let node = self.node.iter();
+        let cidrs = node.flat_map(|node| node.pod_cidrs.iter().copied());
+        for (name, set) in base::fixed_sets(cidrs.clone()) {
             put(&mut self.inet.sets, name, set);
         }
         if !self.isolating {
             self.inet.chains.remove(&names::fixed("midstream"));
         }
-        for (name, chain) in base::inet_chains(self.host.bridge, self.isolating) {
+        for (name, chain) in base::inet_chains(self.host.bridge, self.isolating, cidrs) {
             put(&mut self.inet.chains, name, chain);
         }
         let guard = base::guard(&self.host, self.isolating);
