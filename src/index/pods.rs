@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Index;
-use super::addresses::Claim;
+use super::addresses::rank;
 use super::by_label::places_of;
 use super::selectors::SelectorId;
 use crate::cluster::Text;
@@ -88,18 +88,11 @@ impl Index {
         if !pod.selectable() {
             return;
         }
-        let claim = Claim {
-            created: pod.created,
-            identity: format!("{} {}/{}", pod.uid, pod.namespace, pod.name),
-            pod: id,
-        };
         let addresses: Vec<IpAddr> = pod.addresses.iter().collect();
         for address in &addresses {
-            let before = self.addresses.owner(*address);
-            self.addresses.claim(*address, claim.clone());
-            if self.addresses.owner(*address) != before {
-                self.owner_changed(*address, before);
-            }
+            let rank = |id: u32| self.pods.get(id as usize).map(rank);
+            let other = self.addresses.claim(*address, id, rank);
+            self.owner_changed(*address, other);
         }
         for selector in self.matching(id) {
             if let Some(members) = self.selectors.members_mut(selector) {
@@ -130,12 +123,9 @@ impl Index {
             self.touch(selector, &addresses);
         }
         for address in addresses {
-            let before = self.addresses.owner(address);
-            self.addresses.release(address, id);
-            let after = self.addresses.owner(address);
-            if after != before {
-                self.owner_changed(address, after);
-            }
+            let rank = |id: u32| self.pods.get(id as usize).map(rank);
+            let other = self.addresses.release(address, id, rank);
+            self.owner_changed(address, other);
         }
     }
 
@@ -219,7 +209,7 @@ impl Index {
         self.touch(selector, &addresses);
     }
 
-    /// An address has gone to another pod, or has come back from it.
+    /// An address has come to another pod, or has been taken from it.
     fn owner_changed(&mut self, address: IpAddr, other: Option<u32>) {
         let Some((id, pod)) = other.and_then(|id| Some((id, self.pods.get(id as usize)?))) else {
             return;
