@@ -33,6 +33,7 @@
 //! - [`FrameSocket`], [`Capture`]: whole Ethernet frames
 //! - [`Netns::command`], [`Daemon`]: programs inside a namespace
 //! - [`stage`]: a lab made from a cluster's manifests, and enforced
+//! - [`paired`]: two things measured in turns, for benchmarks
 //! - [`api`]: an API server stand-in, a proxy that makes API servers fail, clusters to fill
 #![forbid(unsafe_code)]
 
@@ -42,6 +43,7 @@ mod error;
 mod frame;
 mod matrix;
 mod netns;
+pub mod paired;
 mod parallel;
 mod probe;
 mod service;
