@@ -3,9 +3,9 @@
 //! The API may show two pods with one address for a while: one that is going and one that came after it. The younger
 //! one has it, so that a successor never lives under its predecessor's labels.
 //!
-//! Nearly every address has one claimant, and costs an entry of a map. What several claim is kept apart while they do.
+//! Nearly every address has one claimant, and costs an entry of a tree. What several claim is kept apart while they do.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::cluster::Text;
@@ -14,14 +14,15 @@ use crate::cluster::object::Pod;
 /// The claims on every pod address.
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
-    owners: HashMap<IpAddr, u32>,
+    /// A tree: under churn a hash table comes to take twice its room.
+    owners: BTreeMap<IpAddr, u32>,
     /// All the claimants of each address that has more than one.
-    contested: HashMap<IpAddr, Vec<u32>>,
+    contested: BTreeMap<IpAddr, Vec<u32>>,
 }
 
 /// A pod's rank among those that claim one address: the greatest has it. A tie is broken by what names the pod, so that
 /// the order of events makes no difference.
-pub(super) type Rank<'a> = (i64, &'a Text, &'a Text, &'a Text);
+pub(super) type Rank<'a> = (i64, &'a str, &'a Text, &'a Text);
 
 /// See [`Rank`].
 pub(super) fn rank(pod: &Pod) -> Rank<'_> {
@@ -32,6 +33,11 @@ impl AddressBook {
     /// The pod that has the address.
     pub fn owner(&self, address: IpAddr) -> Option<u32> {
         self.owners.get(&address).copied()
+    }
+
+    /// Whether several pods claim the address.
+    pub fn is_contested(&self, address: IpAddr) -> bool {
+        self.contested.contains_key(&address)
     }
 
     /// Adds a pod's claim; the rank of every claimant is to be known. Whose the address was, where it changes hands.

@@ -20,10 +20,10 @@ fn the_youngest_has_it_whatever_the_order() {
     let [a, b] = ["a", "b"].map(Text::from);
     // The youngest of them is 2, then 3 by its UID, then 1 by its name.
     let ranks: [Rank<'_>; 4] = [
-        (1, &a, &a, &a),
-        (7, &a, &a, &b),
-        (8, &a, &a, &a),
-        (7, &b, &a, &a),
+        (1, "a", &a, &a),
+        (7, "a", &a, &b),
+        (8, "a", &a, &a),
+        (7, "b", &a, &a),
     ];
     let orders = (0..4u32).flat_map(|a| {
         (0..4u32).flat_map(move |b| (0..4u32).map(move |c| [a, b, c, 6u32.wrapping_sub(a + b + c)]))
@@ -50,7 +50,7 @@ fn the_youngest_has_it_whatever_the_order() {
 #[test]
 fn who_loses_or_inherits_an_address_is_told() {
     let a = Text::from("a");
-    let ranks: [Rank<'_>; 3] = [(1, &a, &a, &a), (2, &a, &a, &a), (3, &a, &a, &a)];
+    let ranks: [Rank<'_>; 3] = [(1, "", &a, &a), (2, "", &a, &a), (3, "", &a, &a)];
     let steps = [
         (true, 1),  // nobody else's
         (true, 0),  // older: it gets nothing

@@ -47,14 +47,18 @@ impl Index {
         self.pods.get(self.addresses.owner(address)? as usize)
     }
 
-    /// The addresses that a pod has: those it claims and no younger pod does; none for one that is not selectable.
+    /// The addresses that a pod of this index has: those it claims and no younger pod does; none for one that is not
+    /// selectable.
     pub fn addresses(&self, pod: &Pod) -> Addresses {
         if !pod.selectable() {
             return Addresses::default();
         }
         let own = |address: &IpAddr| {
-            self.owner(*address)
-                .is_some_and(|o| o.namespace == pod.namespace && o.name == pod.name)
+            // It claims all of them: only where others do too must it be asked whose they are.
+            !self.addresses.is_contested(*address)
+                || self
+                    .owner(*address)
+                    .is_some_and(|o| o.namespace == pod.namespace && o.name == pod.name)
         };
         pod.addresses.iter().filter(own).collect()
     }

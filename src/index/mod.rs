@@ -90,7 +90,7 @@ impl Index {
             }
             Event::Apply(Object::Node(node)) => self.apply_node(node),
             Event::Apply(Object::Policy(policy)) => self.apply_policy(policy),
-            Event::Delete { key, uid } => self.delete(&key, uid.as_ref()),
+            Event::Delete { key, uid } => self.delete(&key, uid.as_deref()),
             Event::Retain { kind, keys } => {
                 let gone = self
                     .keys(kind)
@@ -103,7 +103,7 @@ impl Index {
         }
     }
 
-    fn delete(&mut self, key: &ObjectKey, uid: Option<&Text>) {
+    fn delete(&mut self, key: &ObjectKey, uid: Option<&str>) {
         match key {
             ObjectKey::Pod(namespace, name) => self.delete_pod(namespace, name, uid),
             ObjectKey::Namespace(name) => self.set_namespace_labels(name, None),

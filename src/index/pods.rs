@@ -58,12 +58,12 @@ impl Index {
         }
     }
 
-    pub(super) fn delete_pod(&mut self, namespace: &Text, name: &Text, uid: Option<&Text>) {
+    pub(super) fn delete_pod(&mut self, namespace: &Text, name: &Text, uid: Option<&str>) {
         let Some(id) = self.pod_id(namespace, name) else {
             return;
         };
         let current = self.pods.get(id as usize);
-        let other = |uid: &Text| current.is_some_and(|pod| !pod.uid.is_empty() && pod.uid != *uid);
+        let other = |uid: &str| current.is_some_and(|pod| !pod.uid.is_empty() && *pod.uid != *uid);
         if uid.is_some_and(|uid| !uid.is_empty() && other(uid)) {
             return; // a late word about a predecessor
         }
