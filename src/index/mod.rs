@@ -47,7 +47,7 @@ pub struct Index {
     /// How many problems they have together.
     policy_problems: usize,
     selectors: Selectors,
-    subjects: HashMap<SelectorId, BTreeSet<PolicyKey>>,
+    subjects: BTreeMap<SelectorId, BTreeSet<PolicyKey>>,
     changes: Changes,
 }
 
