@@ -219,7 +219,7 @@ fn pod(n: usize) -> impl Strategy<Value = Option<Pod>> {
                 exists.then(|| Pod {
                     namespace: Text::from(namespace),
                     name: Text::from(format!("pod-{n}").as_str()),
-                    uid: Text::from(format!("uid-{namespace}-{n}").as_str()),
+                    uid: format!("uid-{namespace}-{n}").into(),
                     created,
                     node: scheduled.then(|| Text::from(format!("node-{node}").as_str())),
                     host_network,

@@ -309,7 +309,7 @@ mod tests {
         Pod {
             namespace: Text::from("shop"),
             name: Text::from(name),
-            uid: Text::from(""),
+            uid: Box::default(),
             created: 0,
             node: None,
             host_network: false,

@@ -1,12 +1,13 @@
 //! Label sets.
 
-use std::sync::Arc;
+use internment::ArcIntern;
 
 use super::Text;
 
-/// The labels of a pod or namespace: keys with their values, sorted by key.
+/// The labels of a pod or namespace: keys with their values, sorted by key. The pods of one template share theirs, and
+/// equal ones are equal at a glance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Arc<[(Text, Text)]>);
+pub struct Labels(ArcIntern<Box<[(Text, Text)]>>);
 
 impl Labels {
     /// The value of `key`, where the label is present.
@@ -38,7 +39,7 @@ impl FromIterator<(Text, Text)> for Labels {
     /// Of several values for one key the last counts, as in JSON.
     fn from_iter<I: IntoIterator<Item = (Text, Text)>>(labels: I) -> Self {
         let sorted: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
-        Self(sorted.into_iter().collect())
+        Self(ArcIntern::new(sorted.into_iter().collect()))
     }
 }
 

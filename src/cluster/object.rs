@@ -58,8 +58,8 @@ pub struct Pod {
     pub namespace: Text,
     /// `metadata.name`.
     pub name: Text,
-    /// `metadata.uid`: what a pod is. Empty where a manifest has none.
-    pub uid: Text,
+    /// `metadata.uid`: what a pod is. Empty where a manifest has none. No two pods share one: it is not interned.
+    pub uid: Box<str>,
     /// `metadata.creationTimestamp` in seconds since the epoch; of two pods that claim one address the younger has it.
     pub created: i64,
     /// `spec.nodeName`, once the pod is scheduled.
@@ -236,7 +236,7 @@ pub enum Event {
         /// The object.
         key: ObjectKey,
         /// The UID of a pod.
-        uid: Option<Text>,
+        uid: Option<Box<str>>,
     },
     /// These are all the objects of a kind that there are: those known beside them are gone.
     Retain {

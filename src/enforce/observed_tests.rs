@@ -69,7 +69,7 @@ fn pod(number: u8) -> Pod {
     Pod {
         namespace: Text::from("shop"),
         name: Text::from(format!("pod-{number}").as_str()),
-        uid: Text::from(""),
+        uid: Box::default(),
         created: 0,
         // The odd ones are local.
         node: Some(Text::from(NODES[usize::from(number.is_multiple_of(2))])),

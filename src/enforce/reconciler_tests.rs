@@ -26,7 +26,7 @@ fn pod(number: u8) -> Change {
     apply(Object::Pod(Pod {
         namespace: Text::from("shop"),
         name: Text::from(format!("pod-{number}").as_str()),
-        uid: Text::from(""),
+        uid: Box::default(),
         created: 0,
         node: Some(Text::from("node-a")),
         host_network: false,

@@ -24,14 +24,14 @@ impl Index {
             .namespaces
             .values()
             .flat_map(|entry| entry.pods.values());
-        ids.filter_map(|id| self.pods.get(*id as usize))
+        counted(ids.filter_map(|id| self.pods.get(*id as usize)))
     }
 
     /// The pods that are scheduled to a node, in no particular order.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
         let local = self.by_node.get(&Text::from(node));
         let ids = local.into_iter().flat_map(|local| &local.pods);
-        ids.filter_map(|id| self.pods.get(id as usize))
+        counted(ids.filter_map(|id| self.pods.get(id as usize)))
     }
 
     /// Whether any selectable pod on a node has an IPv4 address, and whether any has an IPv6 one.
@@ -47,14 +47,18 @@ impl Index {
         self.pods.get(self.addresses.owner(address)? as usize)
     }
 
-    /// The addresses that a pod has: those it claims and no younger pod does; none for one that is not selectable.
+    /// The addresses that a pod of this index has: those it claims and no younger pod does; none for one that is not
+    /// selectable.
     pub fn addresses(&self, pod: &Pod) -> Addresses {
         if !pod.selectable() {
             return Addresses::default();
         }
         let own = |address: &IpAddr| {
-            self.owner(*address)
-                .is_some_and(|o| o.namespace == pod.namespace && o.name == pod.name)
+            // It claims all of them: only where others do too must it be asked whose they are.
+            !self.addresses.is_contested(*address)
+                || self
+                    .owner(*address)
+                    .is_some_and(|o| o.namespace == pod.namespace && o.name == pod.name)
         };
         pod.addresses.iter().filter(own).collect()
     }
@@ -77,6 +81,7 @@ impl Index {
     /// The namespaces whose objects are known.
     pub fn namespaces(&self) -> impl Iterator<Item = Namespace> {
         self.namespaces.iter().filter_map(|(name, entry)| {
+            visit(Visited::Namespaces, 1);
             let labels = entry.labels.clone()?;
             Some(Namespace {
                 name: name.clone(),
@@ -103,7 +108,11 @@ impl Index {
 
     /// All policies, by key.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.values().map(|entry| &entry.policy)
+        let entries = self.policies.values();
+        entries.map(|entry| {
+            visit(Visited::Policies, 1);
+            &entry.policy
+        })
     }
 
     /// The policies that select a pod, by key.
@@ -129,7 +138,7 @@ impl Index {
     /// The pods that a policy's selector selects, in no particular order; none for a selector that no policy uses.
     pub fn members(&self, selector: &PodSelector) -> impl Iterator<Item = &Pod> {
         let ids = self.selectors.members(selector).into_iter().flatten();
-        ids.filter_map(|id| self.pods.get(id as usize))
+        counted(ids.filter_map(|id| self.pods.get(id as usize)))
     }
 
     /// The pods on a node that a policy's selector selects, in no particular order.
@@ -139,9 +148,8 @@ impl Index {
         let both = local
             .zip(members)
             .map(|(local, members)| &local.pods & members);
-        both.into_iter()
-            .flatten()
-            .filter_map(|id| self.pods.get(id as usize))
+        let ids = both.into_iter().flatten();
+        counted(ids.filter_map(|id| self.pods.get(id as usize)))
     }
 
     /// The selected pod that has an address, if a policy's selector selects it.
@@ -181,4 +189,9 @@ impl Index {
     pub fn selector_count(&self) -> usize {
         self.selectors.len()
     }
+}
+
+/// The same pods, each of which is looked at.
+fn counted<'a>(pods: impl Iterator<Item = &'a Pod>) -> impl Iterator<Item = &'a Pod> {
+    pods.inspect(|_| visit(Visited::Pods, 1))
 }

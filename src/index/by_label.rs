@@ -1,6 +1,6 @@
 //! Things filed under labels, and found again by the labels that an object carries.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
 
@@ -41,13 +41,13 @@ impl<T> Shelf for BTreeSet<T> {
 #[derive(Debug, Default)]
 pub(super) struct ByLabel<S> {
     anywhere: S,
-    keys: HashMap<Text, ByValue<S>>,
+    keys: BTreeMap<Text, ByValue<S>>,
 }
 
 #[derive(Debug, Default)]
 struct ByValue<S> {
     any: S,
-    values: HashMap<Text, S>,
+    values: BTreeMap<Text, S>,
 }
 
 impl<S: Shelf> Shelf for ByLabel<S> {

@@ -47,7 +47,7 @@ pub struct Index {
     /// How many problems they have together.
     policy_problems: usize,
     selectors: Selectors,
-    subjects: HashMap<SelectorId, BTreeSet<PolicyKey>>,
+    subjects: BTreeMap<SelectorId, BTreeSet<PolicyKey>>,
     changes: Changes,
 }
 
@@ -95,7 +95,7 @@ impl Index {
             }
             Event::Apply(Object::Node(node)) => self.apply_node(node),
             Event::Apply(Object::Policy(policy)) => self.apply_policy(policy),
-            Event::Delete { key, uid } => self.delete(&key, uid.as_ref()),
+            Event::Delete { key, uid } => self.delete(&key, uid.as_deref()),
             Event::Retain { kind, keys } => {
                 let gone = self
                     .keys(kind)
@@ -108,7 +108,7 @@ impl Index {
         }
     }
 
-    fn delete(&mut self, key: &ObjectKey, uid: Option<&Text>) {
+    fn delete(&mut self, key: &ObjectKey, uid: Option<&str>) {
         match key {
             ObjectKey::Pod(namespace, name) => self.delete_pod(namespace, name, uid),
             ObjectKey::Namespace(name) => self.set_namespace(name, None, false),

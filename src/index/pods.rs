@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Index;
-use super::addresses::Claim;
+use super::addresses::rank;
 use super::by_label::places_of;
 use super::selectors::SelectorId;
 use crate::cluster::Text;
@@ -58,12 +58,12 @@ impl Index {
         }
     }
 
-    pub(super) fn delete_pod(&mut self, namespace: &Text, name: &Text, uid: Option<&Text>) {
+    pub(super) fn delete_pod(&mut self, namespace: &Text, name: &Text, uid: Option<&str>) {
         let Some(id) = self.pod_id(namespace, name) else {
             return;
         };
         let current = self.pods.get(id as usize);
-        let other = |uid: &Text| current.is_some_and(|pod| !pod.uid.is_empty() && pod.uid != *uid);
+        let other = |uid: &str| current.is_some_and(|pod| !pod.uid.is_empty() && *pod.uid != *uid);
         if uid.is_some_and(|uid| !uid.is_empty() && other(uid)) {
             return; // a late word about a predecessor
         }
@@ -88,18 +88,11 @@ impl Index {
         if !pod.selectable() {
             return;
         }
-        let claim = Claim {
-            created: pod.created,
-            identity: format!("{} {}/{}", pod.uid, pod.namespace, pod.name),
-            pod: id,
-        };
         let addresses: Vec<IpAddr> = pod.addresses.iter().collect();
         for address in &addresses {
-            let before = self.addresses.owner(*address);
-            self.addresses.claim(*address, claim.clone());
-            if self.addresses.owner(*address) != before {
-                self.owner_changed(*address, before);
-            }
+            let rank = |id: u32| self.pods.get(id as usize).map(rank);
+            let other = self.addresses.claim(*address, id, rank);
+            self.owner_changed(*address, other);
         }
         for selector in self.matching(id) {
             if let Some(members) = self.selectors.members_mut(selector) {
@@ -130,12 +123,9 @@ impl Index {
             self.touch(selector, &addresses);
         }
         for address in addresses {
-            let before = self.addresses.owner(address);
-            self.addresses.release(address, id);
-            let after = self.addresses.owner(address);
-            if after != before {
-                self.owner_changed(address, after);
-            }
+            let rank = |id: u32| self.pods.get(id as usize).map(rank);
+            let other = self.addresses.release(address, id, rank);
+            self.owner_changed(address, other);
         }
     }
 
@@ -219,7 +209,7 @@ impl Index {
         self.touch(selector, &addresses);
     }
 
-    /// An address has gone to another pod, or has come back from it.
+    /// An address has come to another pod, or has been taken from it.
     fn owner_changed(&mut self, address: IpAddr, other: Option<u32>) {
         let Some((id, pod)) = other.and_then(|id| Some((id, self.pods.get(id as usize)?))) else {
             return;

@@ -7,7 +7,7 @@
 //!
 //! Likewise a namespace's change looks at the selectors that *watch* the very labels that it gains and loses.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -47,8 +47,8 @@ type Ids = BTreeSet<SelectorId>;
 /// The table of selectors.
 #[derive(Debug, Default)]
 pub(super) struct Selectors {
-    entries: HashMap<SelectorId, Entry>,
-    ids: HashMap<Arc<PodSelector>, SelectorId>,
+    entries: BTreeMap<SelectorId, Entry>,
+    ids: BTreeMap<Arc<PodSelector>, SelectorId>,
     of_namespace: HashMap<Text, ByLabel<Ids>>,
     of_namespaces: ByLabel<ByLabel<Ids>>,
     watching: ByLabel<Ids>,

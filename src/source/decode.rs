@@ -250,7 +250,7 @@ fn pod(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Pod {
     Pod {
         namespace: meta.namespace,
         name: meta.name,
-        uid: Text::from(uid.unwrap_or_default()),
+        uid: uid.unwrap_or_default().into(),
         created: created(value, problems),
         node: node.map(Text::from),
         host_network,

@@ -63,7 +63,7 @@ fn a_pod_is_cut_down_to_what_policy_needs() {
         Pod {
             namespace: Text::from("shop"),
             name: Text::from("web-0"),
-            uid: Text::from("u1"),
+            uid: "u1".into(),
             created: 86400,
             node: Some(Text::from("node-a")),
             host_network: false,

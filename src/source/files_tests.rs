@@ -367,7 +367,7 @@ fn a_difference_names_what_has_changed_and_nothing_else() {
         diff(&second, &fixture.read()),
         [Event::Delete {
             key: ObjectKey::Pod(Text::from("shop"), Text::from("b")),
-            uid: Some(Text::from("u2")),
+            uid: Some("u2".into()),
         }]
     );
 }

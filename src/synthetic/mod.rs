@@ -247,7 +247,7 @@ impl Cluster {
         Pod {
             namespace: text(names::namespace_name(deployment.namespace as usize)),
             name: text(name),
-            uid: text(names::uid(pod.serial)),
+            uid: names::uid(pod.serial).into(),
             created: i64::from(pod.serial),
             node: Some(text(format!("node-{}", pod.node))),
             host_network: false,

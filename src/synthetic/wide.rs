@@ -125,7 +125,7 @@ fn pod(namespace: &str, name: &str, node: &str, labels: Labels, address: Ipv4Add
     Event::Apply(Object::Pod(Pod {
         namespace: text(namespace),
         name: text(name),
-        uid: text(""),
+        uid: Box::default(),
         created: 0,
         node: Some(text(node)),
         host_network: false,

@@ -12,7 +12,7 @@ fn pod(name: &str, address: &str) -> Object {
     Object::Pod(Pod {
         namespace: Text::from("shop"),
         name: Text::from(name),
-        uid: Text::from(name),
+        uid: name.into(),
         created: 0,
         node: None,
         host_network: false,

@@ -48,8 +48,9 @@ use socket::Socket;
 const READ_ATTEMPTS: u32 = 10;
 const READ_PAUSE: Duration = Duration::from_millis(2);
 
-/// A batch of so many bytes is carried out while nobody listens: each of its elements would be told.
-const LARGE_BATCH: usize = 256 * 1024;
+/// A batch of so many bytes is carried out while nobody listens: each of its elements would be told, and of more than
+/// some 1,500 the socket has no room for the news (212,992 bytes on every Linux); then all would have to be read back.
+const LARGE_BATCH: usize = 16 * 1024;
 
 /// The nftables of the network namespace in which it was opened.
 pub struct Kernel {

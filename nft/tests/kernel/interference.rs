@@ -112,6 +112,20 @@ fn many(count: u32) -> Ruleset {
     })
 }
 
+/// Be it told and read, or carried out unheard: in between there is no size that is told and finds no room.
+#[test]
+fn nothing_of_our_own_goes_unheard_whatever_its_size() {
+    in_namespace(|| {
+        let (mut kernel, mut ours) = listening();
+        for count in [10, 100, 500, 1_000, 2_000, 5_000, 12_000, 20_000, 3] {
+            let next = many(count);
+            kernel.commit(&diff(&ours, &next)).unwrap();
+            assert!(heard(&mut kernel).is_empty(), "{count} elements");
+            ours = next;
+        }
+    });
+}
+
 #[test]
 fn around_a_large_batch_nothing_is_missed() {
     in_namespace(|| {

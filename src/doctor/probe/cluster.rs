@@ -89,7 +89,7 @@ fn pod(name: &str, (v4, v6): (Ipv4Addr, Ipv6Addr)) -> Pod {
     Pod {
         namespace: Text::from("probe"),
         name: Text::from(name),
-        uid: Text::from(name),
+        uid: name.into(),
         created: 0,
         node: Some(Text::from("probe")),
         host_network: false,

@@ -1,0 +1,76 @@
+//! What a change costs from the event to the kernel's acknowledgement, in clusters of different sizes with the same pods
+//! on the node; what a start costs; and what it all takes in memory and CPU.
+//!
+//! Everything runs on this kernel, in network namespaces that go with the process. An error ends it: what is not
+//! measured is not printed. `cargo bench -p selvedge-lab --bench control`; root is needed.
+#![forbid(unsafe_code)]
+
+mod changes;
+mod cold;
+mod load;
+mod memory;
+mod node;
+mod table;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use node::Node;
+use peak_alloc::PeakAlloc;
+use selvedge::synthetic::{Cluster, Shape};
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+/// The sizes that are compared, with the same node in each.
+const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
+const POLICIES: usize = 5_000;
+const LOCAL_PODS: usize = 50;
+
+fn shape(pods: usize) -> Shape {
+    Shape {
+        pods,
+        local_pods: LOCAL_PODS,
+        policies: POLICIES,
+        namespaces: pods / 200,
+        seed: 5,
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match std::env::var_os(memory::ROLE) {
+        Some(_) => memory::measure(),
+        None => bench(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the benchmark ends: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<(), Box<dyn Error>> {
+    println!("{LOCAL_PODS} local pods, {POLICIES} policies; every commit is on a real kernel\n");
+    cold::wide()?;
+    let mut nodes = Vec::new();
+    for pods in SIZES {
+        let cluster = Cluster::new(shape(pods));
+        let (node, cold) = Node::start(&cluster)?;
+        cold::print(&format!("{pods} pods: a start"), &cold);
+        nodes.push((cluster, node));
+    }
+    for (_, node) in &nodes {
+        node.listen()?;
+    }
+    println!();
+    changes::measure(&mut nodes)?;
+    load::measure(&mut nodes)?;
+    for (pods, (_, node)) in SIZES.iter().zip(&mut nodes) {
+        let elements = node.verify()?;
+        println!("{pods} pods: the kernel reads back what is compiled afresh, {elements} elements");
+    }
+    drop(nodes);
+    memory::in_a_process_of_its_own()
+}

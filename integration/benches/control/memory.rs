@@ -1,0 +1,75 @@
+//! What a large cluster takes in memory, in a process that does nothing else.
+
+use std::error::Error;
+use std::process::Command;
+
+use selvedge::synthetic::Cluster;
+
+use crate::node::Node;
+use crate::{HEAP, SIZES, shape};
+
+/// Says to a process of this benchmark that it is the one.
+pub const ROLE: &str = "SELVEDGE_BENCH_MEMORY";
+
+const MIB: f64 = (1 << 20) as f64;
+/// What design.md allows the daemon's heap.
+const ALLOWED_MIB: f64 = 100.0;
+
+pub fn in_a_process_of_its_own() -> Result<(), Box<dyn Error>> {
+    let status = Command::new(std::env::current_exe()?)
+        .env(ROLE, "1")
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("memory: {status}").into()),
+    }
+}
+
+/// Starts in the largest cluster, and prints what that takes.
+pub fn measure() -> Result<(), Box<dyn Error>> {
+    let pods = SIZES[SIZES.len() - 1];
+    let cluster = Cluster::new(shape(pods));
+    let before = HEAP.current_usage();
+    let (_, resident_before) = resident_kib()?;
+    HEAP.reset_peak_usage();
+    let (mut node, step) = Node::start(&cluster)?;
+    let held = HEAP.current_usage().saturating_sub(before);
+    let peak = HEAP.peak_usage().saturating_sub(before) as f64 / MIB;
+    let (highest, resident) = resident_kib()?;
+    let word = if peak <= ALLOWED_MIB {
+        "holds"
+    } else {
+        "MISSED"
+    };
+    println!(
+        "\n{pods} pods in memory: heap {:.1} MiB ({} bytes a pod), at the peak {peak:.1} MiB; at most {ALLOWED_MIB} MiB: {word}",
+        held as f64 / MIB,
+        held / pods,
+    );
+    println!(
+        "resident {} MiB, at the peak {} MiB; {} MiB of it are the benchmark's own cluster",
+        resident >> 10,
+        highest >> 10,
+        resident_before >> 10,
+    );
+    println!(
+        "kernel, apart: {} elements of 72 bytes, {:.1} MiB",
+        step.elements,
+        72.0 * step.elements as f64 / MIB
+    );
+    node.verify()?;
+    Ok(())
+}
+
+/// The highest resident memory so far, and the present one.
+fn resident_kib() -> Result<(usize, usize), Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let field = |name: &str| -> Result<usize, Box<dyn Error>> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let figure = line.and_then(|line| line.split_whitespace().next());
+        Ok(figure
+            .ok_or("/proc/self/status says nothing of memory")?
+            .parse()?)
+    };
+    Ok((field("VmHWM:")?, field("VmRSS:")?))
+}
