@@ -36,7 +36,7 @@ fn pod(name: &str, finished: bool) -> Event {
     Event::Apply(Object::Pod(Pod {
         namespace: shop(),
         name: Text::from(name),
-        uid: Text::from(""),
+        uid: "".into(),
         created: 0,
         node: None,
         host_network: false,

@@ -127,7 +127,7 @@ fn pod(namespace: &str, name: &str, node: &str, app: &str, address: Ipv4Addr) ->
     Event::Apply(Object::Pod(Pod {
         namespace: text(namespace),
         name: text(name),
-        uid: text(""),
+        uid: "".into(),
         created: 0,
         node: Some(text(node)),
         host_network: false,
