@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use peak_alloc::PeakAlloc;
@@ -32,6 +32,9 @@ static HEAP: PeakAlloc = PeakAlloc;
 const ROLE: &str = "SELVEDGE_DAY";
 
 const CHECKPOINTS: usize = 10;
+
+/// From one event to the next: a million of them are a day.
+const EVENT: Duration = Duration::from_micros(86_400);
 
 const SHAPE: Shape = Shape {
     pods: 10_000,
@@ -60,6 +63,8 @@ struct Daemon {
     reconciler: Reconciler<Fake>,
     kernel: Fake,
     commits: usize,
+    /// The day's time, which goes by faster than the test's.
+    now: Instant,
 }
 
 impl Daemon {
@@ -69,17 +74,19 @@ impl Daemon {
             reconciler: Reconciler::new(kernel.clone(), Text::from(NODE), host()),
             kernel,
             commits: 0,
+            now: Instant::now(),
         };
         let objects = cluster.objects();
         let objects = objects.map(|object| Change::Cluster(Event::Apply(object)));
-        daemon.reconciler.take(objects);
+        daemon.reconciler.take(objects, daemon.now);
         daemon.step(Vec::new());
         daemon
     }
 
     fn step(&mut self, events: Vec<Event>) {
+        self.now += EVENT * u32::try_from(events.len()).unwrap();
         let changes = events.into_iter().map(Change::Cluster);
-        match self.reconciler.step(changes, Instant::now()) {
+        match self.reconciler.step(changes, self.now) {
             Outcome::Committed(_) => self.commits += 1,
             Outcome::Unchanged => {}
             Outcome::Retry(_) => panic!("the kernel in memory refuses a transaction"),
@@ -130,7 +137,12 @@ fn play(role: &str) {
                 println!("{done} events: {pods} pods, {commits} commits, {heap} KiB, {took:.1?}");
                 started = Instant::now();
             });
-            daemon.into_inner()
+            let mut daemon = daemon.into_inner();
+            // What is remembered for a while is forgotten with the next event, which need be no news.
+            daemon.now += Duration::from_secs(60);
+            let known = cluster.objects().next().map(Event::Apply);
+            daemon.step(known.into_iter().collect());
+            daemon
         }
         "compiled afresh" => {
             return day(&mut cluster, drop, |cluster, done| {

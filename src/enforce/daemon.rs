@@ -388,7 +388,7 @@ impl<D: Dataplane> State<D> {
     /// Acts on what was taken, once everything is known that the first commit needs; the answer is when to try again.
     fn step(&mut self) -> Option<Instant> {
         if !(self.synced && self.linked) {
-            self.reconciler.take(self.changes.drain(..));
+            self.reconciler.take(self.changes.drain(..), Instant::now());
             return None;
         }
         if let Some(links) = &self.links {

@@ -147,7 +147,9 @@ fn the_figures_follow_commits() {
 #[test]
 fn what_is_known_shows_before_the_first_commit() {
     let mut observed = observed();
-    observed.reconciler.take([Change::Cluster(apply(1))]);
+    observed
+        .reconciler
+        .take([Change::Cluster(apply(1))], Instant::now());
     assert_eq!(observed.value("pods", ""), 1.0);
     assert_eq!(observed.value("last_commit_timestamp_seconds", ""), 0.0);
 }

@@ -32,6 +32,9 @@ pub(super) struct Parting {
 impl Parting {
     /// Takes an event into the index, but for the end of policies that must stay; `now` never goes back.
     pub fn apply(&mut self, index: &mut Index, event: Event, now: Instant) {
+        while self.lately.front().is_some_and(|(at, _)| now - *at > LATE) {
+            self.lately.pop_front();
+        }
         match event {
             Event::Delete {
                 key: ObjectKey::Policy(key),
@@ -57,7 +60,7 @@ impl Parting {
                 let name = namespace.name.clone();
                 index.apply(Event::Apply(Object::Namespace(namespace)));
                 if index.outlives_its_policies(&name) {
-                    self.bring_back(index, &name, now);
+                    self.bring_back(index, &name);
                 }
             }
             event => index.apply(event),
@@ -75,9 +78,6 @@ impl Parting {
             return;
         }
         remove(index, key);
-        while self.lately.front().is_some_and(|(at, _)| now - *at > LATE) {
-            self.lately.pop_front();
-        }
         self.lately.push_back((now, policy));
     }
 
@@ -91,9 +91,9 @@ impl Parting {
     }
 
     /// A namespace turns out to terminate: so that is why its policies went.
-    fn bring_back(&mut self, index: &mut Index, namespace: &Text, now: Instant) {
+    fn bring_back(&mut self, index: &mut Index, namespace: &Text) {
         for (at, policy) in std::mem::take(&mut self.lately) {
-            if policy.key.namespace != *namespace || now - at > LATE {
+            if policy.key.namespace != *namespace {
                 self.lately.push_back((at, policy));
             } else if index.policy(&policy.key).is_none() {
                 self.hold(&policy.key);

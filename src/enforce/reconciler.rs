@@ -72,14 +72,14 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     /// Takes changes in without acting on them: before everything is known that a first commit needs.
-    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>) -> bool {
+    pub fn take(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> bool {
         let mut any = false;
         for change in changes {
             any = true;
             match change {
                 Change::Cluster(event) => {
                     if let Some(event) = self.quarantine.admit(event) {
-                        self.parting.apply(&mut self.index, event, Instant::now());
+                        self.parting.apply(&mut self.index, event, now);
                     }
                 }
                 Change::Host(host) => self.compiler.set_host(host),
@@ -99,7 +99,7 @@ impl<D: Dataplane> Reconciler<D> {
     /// Takes a burst of changes in, and makes the dataplane follow in at most one transaction. With no changes it
     /// is the retry of what failed, and of policies that were refused.
     pub fn step(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> Outcome {
-        let changed = self.take(changes);
+        let changed = self.take(changes, now);
         let reopened = self.quarantine.open_due(&mut self.index, now);
         let first = !self.committer.settled();
         let mut outcome = self.follow(changed || reopened, now);

@@ -119,7 +119,7 @@ fn a_restart_with_nothing_to_change_sends_nothing() {
     let mut second = Reconciler::new(fake.clone(), Text::from("node-a"), host);
     // Taken in piece by piece, and acted on once all is there.
     for change in changes() {
-        second.take([change]);
+        second.take([change], Instant::now());
     }
     assert_eq!(second.step([], Instant::now()), Outcome::Unchanged);
     assert!(fake.log().is_empty());
