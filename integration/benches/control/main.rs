@@ -1,5 +1,5 @@
 //! What a change costs from the event to the kernel's acknowledgement, in clusters of different sizes with the same pods
-//! on the node; what a start costs; and what it all takes in memory and CPU.
+//! on the node; what a start costs; and what it all takes in CPU.
 //!
 //! Everything runs on this kernel, in network namespaces that go with the process. An error ends it: what is not
 //! measured is not printed. `cargo bench -p selvedge-lab --bench control`; root is needed.
@@ -8,41 +8,19 @@
 mod changes;
 mod cold;
 mod load;
-mod memory;
 mod node;
+mod shape;
 mod table;
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use node::Node;
-use peak_alloc::PeakAlloc;
-use selvedge::synthetic::{Cluster, Shape};
-
-#[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
-
-/// The sizes that are compared, with the same node in each.
-const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
-const POLICIES: usize = 5_000;
-const LOCAL_PODS: usize = 50;
-
-fn shape(pods: usize) -> Shape {
-    Shape {
-        pods,
-        local_pods: LOCAL_PODS,
-        policies: POLICIES,
-        namespaces: pods / 200,
-        seed: 5,
-    }
-}
+use selvedge::synthetic::Cluster;
+use shape::{LOCAL_PODS, POLICIES, SIZES, shape};
 
 fn main() -> ExitCode {
-    let outcome = match std::env::var_os(memory::ROLE) {
-        Some(_) => memory::measure(),
-        None => bench(),
-    };
-    match outcome {
+    match bench() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the benchmark ends: {error}");
@@ -71,6 +49,5 @@ fn bench() -> Result<(), Box<dyn Error>> {
         let elements = node.verify()?;
         println!("{pods} pods: the kernel reads back what is compiled afresh, {elements} elements");
     }
-    drop(nodes);
-    memory::in_a_process_of_its_own()
+    Ok(())
 }

@@ -1,32 +1,37 @@
-//! What a large cluster takes in memory, in a process that does nothing else.
+//! What a large cluster takes in memory, in a process that does nothing else: everything in it is counted.
+//!
+//! `cargo bench -p selvedge-lab --bench memory`; root is needed.
+#![forbid(unsafe_code)]
+
+#[path = "control/node.rs"]
+#[allow(
+    dead_code,
+    reason = "all of it is what the control path's benchmark needs"
+)]
+mod node;
+#[path = "control/shape.rs"]
+#[allow(
+    dead_code,
+    reason = "all of it is what the control path's benchmark needs"
+)]
+mod shape;
 
 use std::error::Error;
-use std::process::Command;
 
+use node::Node;
+use peak_alloc::PeakAlloc;
 use selvedge::synthetic::Cluster;
+use shape::{SIZES, shape};
 
-use crate::node::Node;
-use crate::{HEAP, SIZES, shape};
-
-/// Says to a process of this benchmark that it is the one.
-pub const ROLE: &str = "SELVEDGE_BENCH_MEMORY";
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
 
 const MIB: f64 = (1 << 20) as f64;
 /// What design.md allows the daemon's heap.
 const ALLOWED_MIB: f64 = 100.0;
 
-pub fn in_a_process_of_its_own() -> Result<(), Box<dyn Error>> {
-    let status = Command::new(std::env::current_exe()?)
-        .env(ROLE, "1")
-        .status()?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("memory: {status}").into()),
-    }
-}
-
 /// Starts in the largest cluster, and prints what that takes.
-pub fn measure() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let pods = SIZES[SIZES.len() - 1];
     let cluster = Cluster::new(shape(pods));
     let before = HEAP.current_usage();
@@ -42,7 +47,7 @@ pub fn measure() -> Result<(), Box<dyn Error>> {
         "MISSED"
     };
     println!(
-        "\n{pods} pods in memory: heap {:.1} MiB ({} bytes a pod), at the peak {peak:.1} MiB; at most {ALLOWED_MIB} MiB: {word}",
+        "{pods} pods in memory: heap {:.1} MiB ({} bytes a pod), at the peak {peak:.1} MiB; at most {ALLOWED_MIB} MiB: {word}",
         held as f64 / MIB,
         held / pods,
     );
