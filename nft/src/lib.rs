@@ -7,6 +7,8 @@
 //!     └── Dataplane::read gives the same values back
 //! ```
 //!
+//! Beside them [`Conntrack`]: the connections that the kernel tracks, read and ended one by one.
+//!
 //! Rules are written at the level of nft's own language (`ip saddr @web tcp dport 80 accept`): what the kernel's
 //! expressions need besides (protocol dependencies, byte orders, register numbers) is the codec's business.
 
@@ -14,6 +16,7 @@
 
 #[cfg(any(test, feature = "arbitrary"))]
 pub mod arbitrary;
+mod conntrack;
 mod dataplane;
 mod diff;
 mod fake;
@@ -29,10 +32,12 @@ pub mod text;
 mod transaction;
 mod value;
 
+pub use conntrack::{ConntrackError, Detail, Entries, Entry, Tuple};
 pub use dataplane::{Committed, Dataplane, DataplaneError, Interference, Process};
 pub use diff::diff;
 pub use fake::{Fake, Fault, errno};
 pub use kernel::Kernel;
+pub use kernel::conntrack::Conntrack;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{

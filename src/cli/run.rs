@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use selvedge_nft::IfName;
 
 use super::{Done, Failure, cluster, interface, log, manifests};
@@ -44,8 +44,24 @@ pub(super) struct Run {
     /// Where /livez, /readyz and /metrics are served: ADDRESS:PORT, or off
     #[arg(long, value_name = "ADDRESS", env = "SELVEDGE_HTTP", default_value_t)]
     http: HttpAddress,
+    /// Whether connections that are open are ended when a change of policy denies them. Off: they go on until they end
+    #[arg(
+        long,
+        value_name = "ON|OFF",
+        env = "SELVEDGE_REVOKE",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    revoke: Switch,
     #[command(flatten)]
     log: log::Options,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 impl Run {
@@ -72,6 +88,7 @@ impl Run {
             node: self.node,
             bridge: self.bridge,
             http: self.http,
+            revoke: self.revoke == Switch::On,
         };
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),

@@ -9,6 +9,7 @@ use selvedge_nft::{
 };
 use tracing::{error, info, warn};
 
+use super::revocation::concern::{Concern, concerned};
 use super::summary::Summary;
 use crate::observe::{ErrorKind, Held, Observer};
 
@@ -42,6 +43,8 @@ pub struct Committer<D> {
     failure: Option<Failure>,
     /// The object that the last attempt was refused for.
     refused: Option<Name>,
+    /// Whom commits may have taken permission from, since it was last asked.
+    concern: Concern,
     /// Whether the dataplane has been as it should be before.
     settled: bool,
     observer: Arc<Observer>,
@@ -82,6 +85,7 @@ impl<D: Dataplane> Committer<D> {
             held: Held::default(),
             failure: None,
             refused: None,
+            concern: Concern::Nobody,
             settled: false,
             observer: Observer::new(),
         }
@@ -97,6 +101,13 @@ impl<D: Dataplane> Committer<D> {
     /// Whether the dataplane has been as it should be, at least once.
     pub fn settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whom commits may have taken permission from since the last call, and the ruleset that is in force now; `None` while
+    /// that is not known.
+    pub fn take_concern(&mut self) -> Option<(Concern, &Ruleset)> {
+        let in_force = self.acknowledged.as_ref()?;
+        Some((std::mem::take(&mut self.concern), in_force))
     }
 
     /// Hears what others have done to the tables; whether the next [`Self::reconcile`] has to look at them.
@@ -172,6 +183,9 @@ impl<D: Dataplane> Committer<D> {
             self.expected.clear();
             self.drifted = false;
             if read {
+                // What was in force before is not known: at the start, while others changed it, when an
+                // acknowledgement got lost.
+                self.concern = Concern::Everyone;
                 self.observer.in_force();
             }
             return Ok(Outcome::Unchanged);
@@ -187,6 +201,10 @@ impl<D: Dataplane> Committer<D> {
             }
         };
         let took = started.elapsed();
+        self.concern.join(match read {
+            true => Concern::Everyone,
+            false => concerned(&current, &transaction, desired),
+        });
         // A clone of what was wanted, not of what was read: it shares its parts with the next one.
         self.acknowledged = Some(desired.clone());
         self.expected.clear();

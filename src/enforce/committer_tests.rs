@@ -162,3 +162,35 @@ fn waits_double_up_to_the_longest() {
         assert!(jittered >= FIRST_WAIT / 2 && jittered <= FIRST_WAIT);
     }
 }
+
+#[test]
+fn when_what_was_in_force_is_not_known_everyone_is_concerned() {
+    let concern = |committer: &mut Committer<Fake>| committer.take_concern().unwrap().0;
+    // A start, with something to change and without.
+    for held in [ruleset(&[]), ruleset(&["a"])] {
+        let (mut committer, _) = holding(held);
+        assert!(committer.take_concern().is_none(), "nothing is known");
+        committer.reconcile(&ruleset(&["a"]), true, Instant::now());
+        assert_eq!(concern(&mut committer), Concern::Everyone);
+        committer.reconcile(&ruleset(&["a", "b"]), true, Instant::now());
+        assert_eq!(
+            concern(&mut committer),
+            Concern::Nobody,
+            "only a chain came"
+        );
+    }
+    // An acknowledgement that got lost, and a ruleset that others changed.
+    let (mut committer, fake) = holding(ruleset(&["a"]));
+    committer.reconcile(&ruleset(&["a"]), true, Instant::now());
+    concern(&mut committer);
+    fake.fail_commits(1, Fault::AcknowledgementLost(105));
+    let at = retry_at(committer.reconcile(&ruleset(&["b"]), true, Instant::now()));
+    assert!(committer.take_concern().is_none());
+    committer.reconcile(&ruleset(&["b"]), false, at);
+    assert_eq!(concern(&mut committer), Concern::Everyone);
+    fake.interfere(|held| *held = Ruleset::default());
+    assert!(committer.listen());
+    committer.reconcile(&ruleset(&["b"]), false, Instant::now());
+    let (all, in_force) = committer.take_concern().unwrap();
+    assert_eq!((all, in_force), (Concern::Everyone, &ruleset(&["b"])));
+}

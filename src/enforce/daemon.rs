@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use selvedge_nft::{Dataplane, DataplaneError, IfName, InvalidName, Kernel};
+use selvedge_nft::{Conntrack, Dataplane, DataplaneError, IfName, InvalidName, Kernel};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,7 @@ use super::host::{self, Link};
 use super::links::{self, LinksError};
 use super::lock::{Lock, LockError};
 use super::reconciler::{Change, Reconciler};
+use super::revocation::{Revoked, Revoker};
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub bridge: Option<IfName>,
     /// Where health and metrics are served.
     pub http: HttpAddress,
+    /// Whether connections are ended that a change of policy denies.
+    pub revoke: bool,
 }
 
 /// Where the objects come from.
@@ -81,6 +84,12 @@ pub enum DaemonError {
     /// Health and metrics can't be served.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// There is no thread that could end connections.
+    #[error("a thread can't be started: {source}")]
+    Thread {
+        /// The system's answer.
+        source: io::Error,
+    },
     /// Signals can't be caught.
     #[error("signals can't be caught: {source}")]
     Signals {
@@ -105,6 +114,7 @@ const HOST_CHECK: Duration = Duration::from_secs(10);
 enum Input {
     Source(Update),
     Links(Result<Vec<Link>, LinksError>),
+    Revoked(Revoked),
     Stopped(&'static str),
 }
 
@@ -197,6 +207,14 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         env!("CARGO_PKG_VERSION")
     );
     let mut state = State::new(reconciler, node, settings.bridge, host, observer.clone());
+    if settings.revoke {
+        let feed = feed("the revocation of connections");
+        let tell = move |revoked| {
+            feed.send(Input::Revoked(revoked));
+        };
+        let revoker = Revoker::start(Conntrack::open, observer.clone(), tell);
+        state.revoker = Some(revoker.map_err(|source| DaemonError::Thread { source })?);
+    }
     let mut check = tokio::time::interval(HOST_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut retry_at: Option<Instant> = None;
@@ -277,6 +295,8 @@ struct State<D> {
     /// Whether the interfaces are known, or known to be unknowable.
     linked: bool,
     changes: Vec<Change>,
+    /// What ends connections, if that is wanted.
+    revoker: Option<Revoker>,
     observer: Arc<Observer>,
     source_problems: Standing,
     host_problems: Standing,
@@ -302,6 +322,7 @@ impl<D: Dataplane> State<D> {
             synced: false,
             linked: false,
             changes: Vec::new(),
+            revoker: None,
             observer,
             source_problems: Standing::default(),
             host_problems: Standing::default(),
@@ -312,6 +333,14 @@ impl<D: Dataplane> State<D> {
     fn take(&mut self, input: Input) -> Result<(), DaemonError> {
         match input {
             Input::Stopped(part) => return Err(DaemonError::Stopped { part }),
+            Input::Revoked(revoked) => {
+                let names = revoked.names(|address| self.reconciler.pod_at(address));
+                let connections = revoked.ended;
+                info!(
+                    connections,
+                    "ended connections that are denied now: {names}"
+                );
+            }
             Input::Source(update) => {
                 let first = update.synced && !self.synced;
                 self.synced |= update.synced;
@@ -409,7 +438,13 @@ impl<D: Dataplane> State<D> {
                 self.changes.push(Change::Host(host));
             }
         }
-        match self.reconciler.step(self.changes.drain(..), Instant::now()) {
+        let outcome = self.reconciler.step(self.changes.drain(..), Instant::now());
+        if let Some(revoker) = &self.revoker
+            && let Some((concern, in_force)) = self.reconciler.take_concern()
+        {
+            revoker.order(concern, in_force);
+        }
+        match outcome {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),
             Outcome::Retry(at) => Some(at),
         }

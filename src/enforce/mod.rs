@@ -10,6 +10,7 @@
 //! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
 //! - `parting`: policies that are gone before the pods of their namespace
 //! - `quarantine`: policies that the kernel refuses to take
+//! - [`revocation`]: connections that were open when their permission went
 //! - [`lock`]: one writer a network namespace
 //! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
 //! - [`standing`]: problems logged when they come and when they go · [`summary`]: a transaction in one line
@@ -24,6 +25,7 @@ mod observed_tests;
 mod parting;
 mod quarantine;
 pub mod reconciler;
+pub mod revocation;
 pub mod standing;
 pub mod summary;
 

@@ -1,13 +1,15 @@
 //! Events in, ruleset out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use selvedge_nft::Dataplane;
+use selvedge_nft::{Dataplane, Ruleset};
 
 use super::committer::{Committer, Outcome};
 use super::parting::Parting;
 use super::quarantine::Quarantine;
+use super::revocation::Concern;
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::Event;
@@ -94,6 +96,18 @@ impl<D: Dataplane> Reconciler<D> {
     /// Hears what others have done to the tables; whether a [`Self::step`] is due that puts it right.
     pub fn listen(&mut self) -> bool {
         self.committer.listen()
+    }
+
+    /// Whom commits may have taken permission from since the last call, and the ruleset in force; see
+    /// [`Committer::take_concern`].
+    pub fn take_concern(&mut self) -> Option<(Concern, &Ruleset)> {
+        self.committer.take_concern()
+    }
+
+    /// The pod that has an address, as `namespace/name`.
+    pub fn pod_at(&self, address: IpAddr) -> Option<String> {
+        let pod = self.index.owner(address)?;
+        Some(format!("{}/{}", pod.namespace, pod.name))
     }
 
     /// Takes a burst of changes in, and makes the dataplane follow in at most one transaction. With no changes it

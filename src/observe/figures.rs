@@ -19,11 +19,13 @@ pub enum ErrorKind {
     ReadBack,
     /// The host's network interfaces could not be followed.
     Links,
+    /// Tracked connections could not be read, judged or ended.
+    Revocation,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Source,
         Self::Decode,
         Self::Api,
@@ -31,6 +33,7 @@ impl ErrorKind {
         Self::Commit,
         Self::ReadBack,
         Self::Links,
+        Self::Revocation,
     ];
 
     /// Its name in the label.
@@ -43,6 +46,7 @@ impl ErrorKind {
             Self::Commit => "commit",
             Self::ReadBack => "read_back",
             Self::Links => "links",
+            Self::Revocation => "revocation",
         }
     }
 }

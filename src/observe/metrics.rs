@@ -63,6 +63,8 @@ pub struct Metrics {
     netlink_messages: Counter,
     netlink_bytes: Counter,
     drift_repairs: Counter,
+    revoked_connections: Counter,
+    revocation_duration: Histogram,
     last_commit: Seconds,
     errors: Family<Label, Counter>,
     source_synced: Gauge,
@@ -154,6 +156,17 @@ impl Metrics {
                 "drift_repairs",
                 "Times that others had changed the ruleset in the kernel and it was put right",
             ),
+            revoked_connections: put(
+                ours,
+                "revoked_connections",
+                "Connections that were ended as a change of policy denies them",
+            ),
+            revocation_duration: put_seconds(
+                ours,
+                "revocation_duration",
+                "Time that a look for connections that are denied now took, with their end",
+                Histogram::new(SECONDS),
+            ),
             last_commit: put_seconds(
                 ours,
                 "last_commit_timestamp",
@@ -240,6 +253,12 @@ impl Metrics {
     /// Counts a ruleset that others had changed and that was put right.
     pub fn drift_repaired(&self) {
         self.drift_repairs.inc();
+    }
+
+    /// Counts a look for connections that are denied now, and those that it ended.
+    pub fn swept(&self, ended: usize, took: Duration) {
+        self.revoked_connections.inc_by(ended as u64);
+        self.revocation_duration.observe(took.as_secs_f64());
     }
 
     /// Takes note of the time from the oldest event of a burst to the acknowledgement of what it led to.

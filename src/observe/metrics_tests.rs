@@ -46,6 +46,7 @@ fn tell_all(metrics: &Metrics) {
     metrics.not_committed(&unknown);
     metrics.in_force();
     metrics.drift_repaired();
+    metrics.swept(13, Duration::from_millis(4));
     metrics.event_in_force(Duration::from_secs(7));
     for kind in ErrorKind::ALL {
         metrics.error(kind);
@@ -71,6 +72,9 @@ fn everything_is_there_from_the_start_and_sound() {
         ("selvedge_netlink_sent_messages_total", ""),
         ("selvedge_netlink_sent_bytes_total", ""),
         ("selvedge_drift_repairs_total", ""),
+        ("selvedge_revoked_connections_total", ""),
+        ("selvedge_revocation_duration_seconds_count", ""),
+        ("selvedge_errors_total", "kind=revocation"),
         ("selvedge_errors_total", "kind=read_back"),
         ("selvedge_watch_restarts_total", "kind=NetworkPolicy"),
         ("selvedge_relists_total", "kind=Pod"),
@@ -116,6 +120,9 @@ fn what_is_told_is_exposed() {
         ("selvedge_event_to_kernel_seconds_bucket", "le=5.0", 0.0),
         ("selvedge_event_to_kernel_seconds_bucket", "le=+Inf", 1.0),
         ("selvedge_drift_repairs_total", "", 1.0),
+        ("selvedge_revoked_connections_total", "", 13.0),
+        ("selvedge_revocation_duration_seconds_sum", "", 0.004),
+        ("selvedge_revocation_duration_seconds_count", "", 1.0),
         ("selvedge_source_synced", "", 1.0),
         ("selvedge_watch_restarts_total", "kind=Node", 1.0),
     ] {

@@ -7,8 +7,8 @@
 use std::fmt;
 
 use selvedge_nft::{
-    Chain, ChainPolicy, Datatype, Elements, Family, Field, Hook, Key, Name, Operand, Operator,
-    Rule, Ruleset, Set, Statement, Table, TableId, Value, Verdict,
+    BaseChain, Chain, ChainPolicy, Datatype, Elements, Family, Field, Hook, Key, Name, Operand,
+    Operator, Rule, Ruleset, Set, Statement, Table, TableId, Value, Verdict,
 };
 
 use super::packet::{FieldValue, Packet};
@@ -121,35 +121,53 @@ pub fn walk(
     hook: Hook,
     packet: &Packet,
 ) -> Result<Walk, WalkError> {
-    let mut base_chains = Vec::new();
-    for (id, table) in &ruleset.tables {
-        for (name, chain) in &table.chains {
-            if let Some(base) = chain.base
-                && base.hook == hook
-                && id.family == family
-            {
-                base_chains.push((base.priority, id, table, name, chain, base.policy));
+    BaseChains::of(ruleset, family, hook).walk(packet)
+}
+
+/// The base chains of one hook in the order in which the kernel calls them: found once, for many packets.
+#[derive(Debug)]
+pub struct BaseChains<'a> {
+    chains: Vec<(&'a TableId, &'a Table, &'a Name, &'a Chain, BaseChain)>,
+}
+
+impl<'a> BaseChains<'a> {
+    /// Those of a ruleset. It looks at every chain.
+    pub fn of(ruleset: &'a Ruleset, family: Family, hook: Hook) -> Self {
+        let mut chains = Vec::new();
+        for (id, table) in ruleset.tables.iter().filter(|(id, _)| id.family == family) {
+            for (name, chain) in &table.chains {
+                if let Some(base) = chain.base.filter(|base| base.hook == hook) {
+                    chains.push((id, &**table, name, &**chain, base));
+                }
             }
         }
+        chains.sort_by_key(|(.., base)| base.priority);
+        Self { chains }
     }
-    base_chains.sort_by_key(|(priority, ..)| *priority);
-    let mut walk = Walk {
-        accepted: true,
-        steps: Vec::new(),
-    };
-    for (_, id, table, name, chain, policy) in base_chains {
-        let mut walker = Walker {
-            id,
-            table,
-            packet,
-            steps: &mut walk.steps,
+
+    /// Sends a packet through them.
+    ///
+    /// # Errors
+    /// As [`walk`].
+    pub fn walk(&self, packet: &Packet) -> Result<Walk, WalkError> {
+        let mut walk = Walk {
+            accepted: true,
+            steps: Vec::new(),
         };
-        if !walker.base_chain(name, chain, policy)? {
-            walk.accepted = false;
-            break;
+        for (id, table, name, chain, base) in &self.chains {
+            let mut walker = Walker {
+                id,
+                table,
+                packet,
+                steps: &mut walk.steps,
+            };
+            if !walker.base_chain(name, chain, base.policy)? {
+                walk.accepted = false;
+                break;
+            }
         }
+        Ok(walk)
     }
-    Ok(walk)
 }
 
 struct Walker<'a> {

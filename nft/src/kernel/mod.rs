@@ -11,6 +11,7 @@
 //! unsafe code is in `ffi`.
 
 mod batch;
+pub(crate) mod conntrack;
 mod decode;
 mod elements;
 mod encode;

@@ -51,8 +51,7 @@ pub(super) fn malformed(object: &str, reason: &Malformed) -> DataplaneError {
     }
 }
 
-/// Asks and hands each message of the answer to `each`. An answer is always taken to its end, since a dump that is left
-/// behind would stand in the way of the next; of several errors the first is given.
+/// Asks nf_tables and hands each message of the answer to `each`; see [`exchange`].
 ///
 /// # Errors
 /// `Unreachable` when the kernel can't be asked or refuses, `Malformed` for an answer that is none.
@@ -61,7 +60,7 @@ pub(super) fn ask(
     seq: u32,
     question: Question,
     attributes: impl FnOnce(&mut Vec<u8>),
-    mut each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
+    each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
 ) -> Result<Answer, DataplaneError> {
     let flags = match question.all {
         true => libc::NLM_F_DUMP,
@@ -74,6 +73,21 @@ pub(super) fn ask(
         seq,
         resource: 0,
     };
+    exchange(socket, header, attributes, each)?.map_err(refusal)
+}
+
+/// Sends one request, which is to be acknowledged or is a dump, and hands each message of the answer to `each`. An
+/// answer is always taken to its end, since a dump that is left behind would stand in the way of the next; of several
+/// errors the first is given. The inner error is the kernel's refusal.
+///
+/// # Errors
+/// `Unreachable` when the kernel can't be asked, `Malformed` for an answer that is none.
+pub(super) fn exchange(
+    socket: &mut Socket,
+    header: Header,
+    attributes: impl FnOnce(&mut Vec<u8>),
+    mut each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
+) -> Result<Result<Answer, i32>, DataplaneError> {
     let mut request = Vec::with_capacity(128);
     let start = wire::begin_message(&mut request, header);
     attributes(&mut request);
@@ -92,7 +106,7 @@ pub(super) fn ask(
             })?;
         for message in wire::messages(datagram) {
             let message = message.map_err(|reason| malformed("a netlink answer", &reason))?;
-            if message.seq() != seq {
+            if message.seq() != header.seq {
                 continue;
             }
             if message.flags() & libc::NLM_F_DUMP_INTR as u16 != 0 {
@@ -107,10 +121,10 @@ pub(super) fn ask(
             }
             return match (message.error(), failure) {
                 (_, Some(failure)) => Err(failure),
-                (0, None) => Ok(answer),
-                (libc::ENOENT, None) => Ok(Answer::Missing),
-                (libc::EINTR | libc::EAGAIN, None) => Ok(Answer::Interrupted),
-                (errno, None) => Err(refusal(errno)),
+                (0, None) => Ok(Ok(answer)),
+                (libc::ENOENT, None) => Ok(Ok(Answer::Missing)),
+                (libc::EINTR | libc::EAGAIN, None) => Ok(Ok(Answer::Interrupted)),
+                (errno, None) => Ok(Err(errno)),
             };
         }
     }

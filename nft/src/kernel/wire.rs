@@ -31,6 +31,11 @@ pub(super) const fn nft_message(operation: libc::c_int) -> u16 {
     ((libc::NFNL_SUBSYS_NFTABLES as u16) << 8) | operation as u16
 }
 
+/// The message type of an operation of connection tracking (`IPCTNL_MSG_CT_*`).
+pub(super) const fn conntrack_message(operation: u8) -> u16 {
+    ((libc::NFNL_SUBSYS_CTNETLINK as u16) << 8) | operation as u16
+}
+
 /// Appends a message's headers; gives where it begins, for [`end_message`].
 pub(super) fn begin_message(out: &mut Vec<u8>, header: Header) -> usize {
     let start = out.len();
@@ -220,14 +225,29 @@ impl<'a> Attr<'a> {
 
     /// A number in network order.
     pub(super) fn u32(&self) -> Result<u32, Malformed> {
-        match <[u8; 4]>::try_from(self.payload) {
-            Ok(bytes) => Ok(u32::from_be_bytes(bytes)),
-            Err(_) => Err(Malformed::new(format!(
-                "attribute {} has {} bytes instead of 4",
-                self.kind,
-                self.payload.len()
-            ))),
+        let bytes = <[u8; 4]>::try_from(self.payload);
+        bytes.map(u32::from_be_bytes).map_err(|_| self.misfit(4))
+    }
+
+    /// A number in network order.
+    pub(super) fn u16(&self) -> Result<u16, Malformed> {
+        let bytes = <[u8; 2]>::try_from(self.payload);
+        bytes.map(u16::from_be_bytes).map_err(|_| self.misfit(2))
+    }
+
+    /// A number of one byte.
+    pub(super) fn u8(&self) -> Result<u8, Malformed> {
+        match self.payload {
+            [byte] => Ok(*byte),
+            _ => Err(self.misfit(1)),
         }
+    }
+
+    fn misfit(&self, wanted: usize) -> Malformed {
+        let (kind, len) = (self.kind, self.payload.len());
+        Malformed::new(format!(
+            "attribute {kind} has {len} bytes instead of {wanted}"
+        ))
     }
 
     /// A text, up to its NUL.

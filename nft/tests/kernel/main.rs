@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agree;
+mod conntrack;
 mod consistency;
 mod errors;
 mod foreign;

@@ -1,0 +1,262 @@
+//! Connections that are watched: by what has come back on each so far.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use selvedge_lab::{Error, Host, Lab, Protocol, wait_until};
+
+const PACE: Duration = Duration::from_millis(10);
+const OPENING: Duration = Duration::from_secs(5);
+/// How long a server pushes to a client.
+const PUSHING: Duration = Duration::from_secs(600);
+
+/// What a client does once the connection is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// It asks all the time, and the server answers.
+    Asks,
+    /// It says nothing more, and the server pushes.
+    Listens,
+}
+
+/// Where a connection goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    pub to: IpAddr,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+/// An open connection. Dropping it closes it.
+pub struct Flow {
+    name: String,
+    got: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+enum Socket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn open(ends: Ends) -> io::Result<Self> {
+        let to = SocketAddr::new(ends.to, ends.port);
+        if ends.protocol == Protocol::Tcp {
+            let stream = TcpStream::connect_timeout(&to, OPENING)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            return Ok(Self::Tcp(stream));
+        }
+        let any: IpAddr = match ends.to {
+            IpAddr::V4(_) => [0, 0, 0, 0].into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(to)?;
+        socket.set_nonblocking(true)?;
+        socket.send(b"x")?;
+        Ok(Self::Udp(socket))
+    }
+
+    /// Whatever comes of it: a dead connection is known by what does not come back.
+    fn send(&mut self) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.write(b"x"),
+            Self::Udp(socket) => socket.send(b"x"),
+        };
+    }
+
+    fn receive(&mut self) -> u64 {
+        let mut buffer = [0; 4096];
+        let read = match self {
+            Self::Tcp(stream) => stream.read(&mut buffer),
+            Self::Udp(socket) => socket.recv(&mut buffer),
+        };
+        read.map_or(0, |len| u64::try_from(len).unwrap_or(0))
+    }
+}
+
+impl Flow {
+    pub fn start(from: &Host, name: String, ends: Ends, talk: Talk) -> Result<Self, Error> {
+        let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let socket = from.netns().run(|| Socket::open(ends))?;
+        let mut socket = socket.map_err(|source| Error::Io {
+            what: name.clone(),
+            source,
+        })?;
+        let thread = from.netns().spawn({
+            let (got, stop) = (got.clone(), stop.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if talk == Talk::Asks {
+                        socket.send();
+                    }
+                    got.fetch_add(socket.receive(), Ordering::Relaxed);
+                    sleep(PACE);
+                }
+            }
+        })?;
+        Ok(Self {
+            name,
+            got,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many bytes have come back.
+    pub fn got(&self) -> u64 {
+        self.got.load(Ordering::Relaxed)
+    }
+
+    /// Waits until something more comes back.
+    pub fn wait_until_alive(&self, patience: Duration) -> Result<(), Error> {
+        let before = self.got();
+        wait_until(&self.name, patience, || Ok(self.got() > before))
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A server that pushes to whoever has come, over TCP and UDP, and takes no notice of what they say.
+pub struct Pusher {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Pusher {
+    pub fn start(host: &Host, port: u16) -> Result<Self, Error> {
+        let stop = Arc::<AtomicBool>::default();
+        let open = || {
+            let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            let (listener, socket) = (TcpListener::bind(any)?, UdpSocket::bind(any)?);
+            listener.set_nonblocking(true)?;
+            socket.set_nonblocking(true)?;
+            Ok((listener, socket))
+        };
+        let opened = host.netns().run(open)?;
+        let (listener, socket) = opened.map_err(|source| Error::Io {
+            what: format!("listen on {}", host.name()),
+            source,
+        })?;
+        let thread = host.netns().spawn({
+            let stop = stop.clone();
+            move || push(&listener, &socket, &stop)
+        })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Pusher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn push(listener: &TcpListener, socket: &UdpSocket, stop: &AtomicBool) {
+    let mut streams: Vec<TcpStream> = Vec::new();
+    let mut clients: Vec<(SocketAddr, Instant)> = Vec::new();
+    let mut buffer = [0; 64];
+    while !stop.load(Ordering::Relaxed) {
+        while let Ok((stream, _)) = listener.accept() {
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.set_nodelay(true);
+            streams.push(stream);
+        }
+        loop {
+            match socket.recv_from(&mut buffer) {
+                Ok((_, client)) => clients.push((client, Instant::now())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // The end of a client that has gone.
+                Err(_) => {}
+            }
+        }
+        streams.retain_mut(|stream| match stream.write(b"y") {
+            Ok(_) => true,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        });
+        clients.retain(|(client, since)| {
+            let _ = socket.send_to(b"y", client);
+            since.elapsed() < PUSHING
+        });
+        sleep(PACE);
+    }
+}
+
+/// Opens connections from a pod to echo servers, evenly, and lets them rest.
+pub fn resting(
+    lab: &Lab,
+    from: &str,
+    to: [&str; 2],
+    count: usize,
+) -> Result<Vec<TcpStream>, Error> {
+    let from = lab.pod(from)?;
+    let servers = to.map(|name| lab.pod(name).and_then(|pod| pod.ipv4()));
+    let [one, other] = servers;
+    let servers = [one?, other?];
+    let open = |n: usize| {
+        let to = SocketAddr::new(servers[n % 2].into(), super::ECHO);
+        let mut stream = TcpStream::connect_timeout(&to, OPENING)?;
+        stream.set_read_timeout(Some(OPENING))?;
+        // The server says its name.
+        let mut byte = [0];
+        while byte != *b"\n" {
+            stream.read_exact(&mut byte)?;
+        }
+        Ok(stream)
+    };
+    let all = from
+        .netns()
+        .run(|| (0..count).map(open).collect::<io::Result<_>>())?;
+    all.map_err(|source| Error::Io {
+        what: "open connections that rest".to_owned(),
+        source,
+    })
+}
+
+/// Asserts that each still answers.
+pub fn answer(streams: &[TcpStream]) -> Result<(), Error> {
+    let asked = |mut stream: &TcpStream| {
+        let mut byte = [0];
+        stream.write_all(b"z")?;
+        stream.read_exact(&mut byte)?;
+        Ok::<_, io::Error>(byte == *b"z")
+    };
+    let dead: Vec<String> = streams
+        .iter()
+        .filter_map(|stream| match asked(stream) {
+            Ok(true) => None,
+            other => Some(format!("{other:?}")),
+        })
+        .collect();
+    println!(
+        "{} of {} resting connections answer",
+        streams.len() - dead.len(),
+        streams.len()
+    );
+    assert!(dead.is_empty(), "{dead:?}");
+    Ok(())
+}
