@@ -129,10 +129,11 @@ impl Quarantine {
 /// A policy that isolates as this one does, and allows nothing.
 fn closed(policy: &Policy, reason: &str) -> Policy {
     let mut closed = policy.clone();
-    for rules in [&mut closed.ingress, &mut closed.egress] {
-        if let Some(rules) = rules {
-            rules.clear();
-        }
+    for rules in [&mut closed.ingress, &mut closed.egress]
+        .into_iter()
+        .flatten()
+    {
+        rules.clear();
     }
     closed.problems.push(Problem {
         location: "spec".to_owned(),
