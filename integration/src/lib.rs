@@ -46,6 +46,7 @@ mod netns;
 pub mod paired;
 mod parallel;
 mod probe;
+mod random;
 mod service;
 pub mod stage;
 mod topology;

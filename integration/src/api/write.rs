@@ -1,7 +1,5 @@
 //! Create, update, patch: what the client says, and what only the server does.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -10,15 +8,11 @@ use super::kinds::Kind;
 use super::patch;
 use super::status::Failure;
 use super::store::{Key, Object, Store};
+use crate::random::random;
 
 /// The present in the API's form: whole seconds.
 pub(crate) fn now() -> Value {
     json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-}
-
-pub(crate) fn random() -> u64 {
-    // Each of these has keys of its own.
-    RandomState::new().build_hasher().finish()
 }
 
 fn uid() -> String {

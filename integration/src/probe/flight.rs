@@ -1,6 +1,5 @@
 //! One probe under way: its socket, what it sends, and what an answer means.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::sctp::{Chunk, Packet};
 use super::{Outcome, Probe, Protocol, icmp, name_in};
+use crate::random::random;
 
 /// A probe under way.
 pub(super) struct Flight {
@@ -266,8 +266,4 @@ pub(super) fn outcome_of(error: &io::Error) -> Outcome {
             reason: error.to_string(),
         },
     }
-}
-
-fn random() -> u64 {
-    RandomState::new().hash_one(std::thread::current().id())
 }

@@ -14,6 +14,7 @@ use socket2::{Domain, Socket, Type};
 use super::Worker;
 use crate::error::Error;
 use crate::probe::DEFAULT_WINDOW;
+use crate::random::random;
 use crate::topology::host::Host;
 
 /// What [`Connects`] saw. Every attempt is in exactly one of the counts.
@@ -110,13 +111,14 @@ fn run(
     let mut counts = ConnectCounts::default();
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut next = Instant::now();
+    let mut ports = Ports::new();
     loop {
         let stopping = stop.load(Ordering::Relaxed);
         if stopping && attempts.is_empty() {
             return counts;
         }
         if !stopping && next <= Instant::now() {
-            match open(to) {
+            match open(to, &mut ports) {
                 Ok(socket) => attempts.push(Attempt {
                     socket,
                     since: Instant::now(),
@@ -152,9 +154,44 @@ fn count(counts: &mut ConnectCounts, fate: io::Result<()>, took: Duration) {
     }
 }
 
-fn open(to: SocketAddr) -> io::Result<Socket> {
+/// Source ports in turn. What the kernel picks at random comes again within seconds, while connection tracking still knows
+/// the connection before, and may take the new one's handshake for a senseless part of it.
+struct Ports(u16);
+
+/// The first of them, and how many.
+const PORTS: (u16, u16) = (32_768, 28_000);
+/// How many may be in use in a row.
+const TAKEN: usize = 64;
+
+impl Ports {
+    fn new() -> Self {
+        let anywhere = u16::try_from(random() % u64::from(PORTS.1)).unwrap_or_default();
+        Self(anywhere)
+    }
+
+    /// Binds a socket to the next one that is free.
+    fn bind(&mut self, socket: &Socket, any: IpAddr) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for _ in 0..TAKEN {
+            self.0 = (self.0 + 1) % PORTS.1;
+            outcome = socket.bind(&SocketAddr::new(any, PORTS.0 + self.0).into());
+            let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+            if !outcome.as_ref().is_err_and(taken) {
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+fn open(to: SocketAddr, ports: &mut Ports) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    let any = match to {
+        SocketAddr::V4(_) => IpAddr::from([0; 4]),
+        SocketAddr::V6(_) => IpAddr::from([0; 16]),
+    };
+    ports.bind(&socket, any)?;
     // Closing sends a RST, so that thousands of connections leave no port in TIME_WAIT.
     socket.set_linger(Some(Duration::ZERO))?;
     match socket.connect(&to.into()) {

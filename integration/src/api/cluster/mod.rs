@@ -15,6 +15,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::error::Error;
+use crate::random::random;
 use crate::wait::wait_until;
 
 use super::background::Background;
@@ -23,7 +24,6 @@ use super::path::Target;
 use super::proxy::Proxy;
 use super::server::ApiServer;
 use super::settings::Settings;
-use super::write::random;
 
 pub use objects::NewPod;
 
