@@ -178,21 +178,9 @@ impl Dataplane for Fake {
     }
 }
 
-/// The name of the object that the operation is on; of a rule, its chain's.
+/// The name of the object that the operation is on; of a rule, its chain's; of a table, its own.
 fn object(op: &Op) -> &Name {
-    match op {
-        Op::AddTable { table, .. } | Op::DeleteTable { table } => &table.name,
-        Op::AddCounter { name, .. }
-        | Op::DeleteCounter { name, .. }
-        | Op::AddSet { name, .. }
-        | Op::DeleteSet { name, .. }
-        | Op::AddElements { name, .. }
-        | Op::DeleteElements { name, .. }
-        | Op::AddChain { name, .. }
-        | Op::DeleteChain { name, .. }
-        | Op::FlushChain { name, .. }
-        | Op::AddRule { chain: name, .. } => name,
-    }
+    op.object().unwrap_or(&op.table().name)
 }
 
 fn refused(index: usize, op: &Op, errno: i32) -> DataplaneError {

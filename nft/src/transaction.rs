@@ -114,6 +114,24 @@ pub enum Op {
 }
 
 impl Op {
+    /// The table that it changes.
+    pub fn table(&self) -> &TableId {
+        match self {
+            Self::AddTable { table, .. }
+            | Self::DeleteTable { table }
+            | Self::AddCounter { table, .. }
+            | Self::DeleteCounter { table, .. }
+            | Self::AddSet { table, .. }
+            | Self::DeleteSet { table, .. }
+            | Self::AddElements { table, .. }
+            | Self::DeleteElements { table, .. }
+            | Self::AddChain { table, .. }
+            | Self::DeleteChain { table, .. }
+            | Self::FlushChain { table, .. }
+            | Self::AddRule { table, .. } => table,
+        }
+    }
+
     /// The name of the chain, set or counter that it is about; of a table none.
     pub fn object(&self) -> Option<&Name> {
         match self {

@@ -82,7 +82,7 @@ pub fn concerned(before: &Ruleset, transaction: &Transaction, after: &Ruleset) -
     for op in &transaction.ops {
         match op {
             // The port guard of the bridge knows no connections.
-            op if table(op).family != Family::Inet => {}
+            op if op.table().family != Family::Inet => {}
             Op::AddTable { .. } | Op::DeleteTable { .. } | Op::AddChain { base: Some(_), .. } => {
                 return Concern::Everyone;
             }
@@ -213,23 +213,6 @@ fn target(rule: &Rule) -> Option<&Name> {
 fn chain<'a>(ruleset: &'a Ruleset, table: &TableId, name: &Name) -> Option<&'a Chain> {
     let table = ruleset.tables.get(table)?;
     table.chains.get(name).map(|chain| &**chain)
-}
-
-fn table(op: &Op) -> &TableId {
-    match op {
-        Op::AddTable { table, .. }
-        | Op::DeleteTable { table }
-        | Op::AddCounter { table, .. }
-        | Op::DeleteCounter { table, .. }
-        | Op::AddSet { table, .. }
-        | Op::DeleteSet { table, .. }
-        | Op::AddElements { table, .. }
-        | Op::DeleteElements { table, .. }
-        | Op::AddChain { table, .. }
-        | Op::DeleteChain { table, .. }
-        | Op::FlushChain { table, .. }
-        | Op::AddRule { table, .. } => table,
-    }
 }
 
 #[cfg(test)]

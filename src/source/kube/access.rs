@@ -297,13 +297,16 @@ impl Access {
 
     /// Whether anything says where the API server is: an option, the pod's environment, or a kubeconfig.
     pub fn is_configured(&self) -> bool {
-        let named = self.kubeconfig.is_some() || self.context.is_some();
-        named || self.in_cluster() || Kubeconfig::read().is_ok_and(|all| !all.clusters.is_empty())
+        let found = || Kubeconfig::read().is_ok_and(|all| !all.clusters.is_empty());
+        self.is_named() || self.in_cluster() || found()
+    }
+
+    fn is_named(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
     }
 
     fn in_cluster(&self) -> bool {
-        let named = self.kubeconfig.is_some() || self.context.is_some();
-        !named && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        !self.is_named() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
     }
 
     /// Where the configuration is looked for.
