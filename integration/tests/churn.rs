@@ -18,6 +18,8 @@ const EDITS: usize = 1000;
 /// Shorter than TCP's first retransmission (1 s): a handshake that lost a segment counts as denied.
 const WINDOW: Duration = Duration::from_millis(900);
 const PACE: Duration = Duration::from_millis(10);
+/// So many new connections that some fall into the microseconds of a commit.
+const CONNECT_PACE: Duration = Duration::from_millis(2);
 
 /// The servers, by a label that two nodes' pods have: each edit concerns both nodes.
 const SERVERS: &str = "podSelector: {matchLabels: {role: server}}";
@@ -173,7 +175,7 @@ impl Allowed {
             what: format!("{} to {} at {address}", from.name(), to.name()),
             tcp: TcpFlow::start(from, address, 80, PACE)?,
             udp: UdpStream::start(from, address, 80, 100)?,
-            connects: Connects::start_with_window(from, address, 80, PACE, WINDOW)?,
+            connects: Connects::start_with_window(from, address, 80, CONNECT_PACE, WINDOW)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What can hold a ruleset: the kernel, or the fake in memory.
 
 use std::io;
+use std::ops::AddAssign;
 
 use crate::ruleset::{Ruleset, TableId};
 use crate::transaction::Transaction;
@@ -58,6 +59,13 @@ pub struct Committed {
     pub messages: usize,
     /// Bytes of the batch.
     pub bytes: usize,
+}
+
+impl AddAssign for Committed {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Why a dataplane could not do what it was asked.

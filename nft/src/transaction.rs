@@ -1,5 +1,7 @@
 //! A transaction: an ordered list of operations that the kernel carries out together or not at all.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::name::{Comment, Name};
@@ -166,5 +168,47 @@ impl Transaction {
     /// How many operations there are.
     pub fn len(&self) -> usize {
         self.ops.len()
+    }
+
+    /// The same as two transactions, to be carried out one after the other: first the interval sets that come, with what
+    /// is in them, which nothing names yet; then all else. Either may be empty.
+    ///
+    /// A batch's new rules would find its new interval sets empty for some microseconds, and judge packets so: rules and
+    /// hashed sets change at the instant of the new generation, but an interval set shows its elements only when it is
+    /// published, after that (`nft_set_commit_update` in `nf_tables_commit`; for the rbtree since Linux 7.0, and in stable
+    /// kernels before).
+    pub fn stages(&self) -> (Self, Cow<'_, Self>) {
+        let mut anew = BTreeSet::new();
+        let mut ahead = BTreeSet::new();
+        for op in &self.ops {
+            match op {
+                Op::DeleteTable { table } => drop(anew.insert((table, None))),
+                Op::DeleteSet { table, name } => drop(anew.insert((table, Some(name)))),
+                Op::AddSet {
+                    table, name, kind, ..
+                } => {
+                    // Where one of that name goes in the same transaction it can't be there before.
+                    let taken = [(table, None), (table, Some(name))];
+                    if matches!(kind, Elements::Ranges(_))
+                        && !taken.iter().any(|object| anew.contains(object))
+                    {
+                        ahead.insert((table, name));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if ahead.is_empty() {
+            return (Self::default(), Cow::Borrowed(self));
+        }
+        let goes_ahead = |op: &Op| match op {
+            Op::AddTable { table, .. } => ahead.iter().any(|(of, _)| *of == table),
+            Op::AddSet { table, name, .. } | Op::AddElements { table, name, .. } => {
+                ahead.contains(&(table, name))
+            }
+            _ => false,
+        };
+        let (ahead, rest) = self.ops.iter().cloned().partition(goes_ahead);
+        (Self { ops: ahead }, Cow::Owned(Self { ops: rest }))
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use selvedge_nft::{
-    Dataplane, DataplaneError, Interference, Name, Ruleset, TableId, Transaction, diff,
+    Committed, Dataplane, DataplaneError, Interference, Name, Ruleset, TableId, Transaction, diff,
 };
 use tracing::{error, info, warn};
 
@@ -141,7 +141,8 @@ impl<D: Dataplane> Committer<D> {
         }
     }
 
-    /// Makes the dataplane hold `desired`, in one transaction. `changed` says that it may differ from last time's.
+    /// Makes the dataplane hold `desired`, in one transaction, before which the interval sets that it needs are brought
+    /// ([`Transaction::stages`]). `changed` says that it may differ from last time's.
     /// While an earlier failure is waited out nothing is attempted.
     pub fn reconcile(&mut self, desired: &Ruleset, changed: bool, now: Instant) -> Outcome {
         if let Some(failure) = &mut self.failure {
@@ -191,15 +192,19 @@ impl<D: Dataplane> Committer<D> {
             return Ok(Outcome::Unchanged);
         }
         let started = Instant::now();
-        let committed = match self.dataplane.commit(&transaction) {
-            Ok(committed) => committed,
-            Err(error) => {
-                self.observer.metrics.not_committed(&error);
-                self.refused = refused(&error, &transaction);
-                self.expected = vec![current, desired.clone()];
-                return Err(error);
+        let mut committed = Committed::default();
+        let (ahead, rest) = transaction.stages();
+        for stage in [&ahead, &*rest] {
+            match self.dataplane.commit(stage) {
+                Ok(more) => committed += more,
+                Err(error) => {
+                    self.observer.metrics.not_committed(&error);
+                    self.refused = refused(&error, stage);
+                    self.expected = vec![current, desired.clone()];
+                    return Err(error);
+                }
             }
-        };
+        }
         let took = started.elapsed();
         self.concern.join(match read {
             true => Concern::Everyone,
@@ -233,7 +238,8 @@ impl<D: Dataplane> Committer<D> {
         })?;
         self.held = Held::by(&read);
         self.observer.metrics.holds(self.held);
-        let as_left = |expected: &Ruleset| diff(expected, &read).is_empty();
+        // Interval sets that nothing names may be there already: what was to follow them was not taken.
+        let as_left = |expected: &Ruleset| diff(expected, &read).stages().1.is_empty();
         if !self.expected.is_empty() && !self.expected.iter().any(as_left) {
             let suspect = self.suspect.as_deref().unwrap_or("somebody else");
             warn!("{suspect} has changed the ruleset; it is put right at once");

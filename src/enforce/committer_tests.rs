@@ -1,7 +1,9 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use selvedge_nft::{
-    Chain, Fake, Family, Fault, Name, Rule, Ruleset, Statement, Table, TableId, Verdict, errno,
+    Chain, Datatype, Elements, Fake, Family, Fault, Field, Key, Name, Op, Rule, Ruleset, Set,
+    SetHeader, Statement, Table, TableId, Verdict, errno,
 };
 
 use super::*;
@@ -193,4 +195,78 @@ fn when_what_was_in_force_is_not_known_everyone_is_concerned() {
     committer.reconcile(&ruleset(&["b"]), false, Instant::now());
     let (all, in_force) = committer.take_concern().unwrap();
     assert_eq!((all, in_force), (Concern::Everyone, &ruleset(&["b"])));
+}
+
+/// A ruleset whose only rule looks an address up in an interval set.
+fn looking_up(set: &str) -> Ruleset {
+    let name = Name::new(set).unwrap();
+    let block = [0, 9].map(|last| Key::from(Ipv4Addr::new(10, 0, 0, last)));
+    let ranges = Elements::Ranges([(block[0], block[1])].into_iter().collect());
+    let header = SetHeader {
+        key: vec![Datatype::Ipv4Addr],
+        comment: None,
+    };
+    let rule = Rule::new([
+        Statement::lookup([Field::IpSaddr], name.clone()),
+        Verdict::Accept.into(),
+    ]);
+    let chain = Chain {
+        rules: vec![rule],
+        ..Chain::default()
+    };
+    let table_with = Table {
+        sets: [(
+            name,
+            Arc::new(Set {
+                header,
+                elements: ranges,
+            }),
+        )]
+        .into_iter()
+        .collect(),
+        chains: [(Name::new("a").unwrap(), Arc::new(chain))]
+            .into_iter()
+            .collect(),
+        ..Table::default()
+    };
+    Ruleset {
+        tables: [(table(), Arc::new(table_with))].into_iter().collect(),
+    }
+}
+
+#[test]
+fn interval_sets_are_there_before_the_rules_that_name_them() {
+    let (mut committer, fake) = committer();
+    for set in ["one", "two"] {
+        committer.reconcile(&looking_up(set), true, Instant::now());
+        let log = fake.take_log();
+        let [ahead, rest] = &log[..] else {
+            panic!("{log:?}");
+        };
+        let about_set = |op: &Op| {
+            matches!(
+                op,
+                Op::AddTable { .. } | Op::AddSet { .. } | Op::AddElements { .. }
+            )
+        };
+        assert!(ahead.ops.iter().all(about_set), "{ahead:?}");
+        assert!(!rest.ops.iter().any(about_set), "{rest:?}");
+        assert_eq!(fake.ruleset(), looking_up(set));
+    }
+}
+
+#[test]
+fn rules_that_are_refused_after_their_sets_are_no_drift() {
+    let (mut committer, fake) = holding(looking_up("one"));
+    committer.reconcile(&looking_up("one"), true, Instant::now());
+    fake.refuse(Name::new("a").unwrap(), errno::EINVAL);
+    let at = retry_at(committer.reconcile(&looking_up("two"), true, Instant::now()));
+    assert_eq!(fake.take_log().len(), 1);
+    // What is read back now is neither what was nor what is wanted, and still nobody else's doing.
+    let at = retry_at(committer.reconcile(&looking_up("two"), false, at));
+    assert_eq!((fake.reads(), committer.drifted), (2, false));
+    fake.heal();
+    let outcome = committer.reconcile(&looking_up("two"), false, at);
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    assert_eq!(fake.ruleset(), looking_up("two"));
 }

@@ -78,7 +78,7 @@ fn the_first_commit_waits_for_the_source_and_the_interfaces() {
             };
             state.take(input).unwrap();
             assert_eq!(state.step(), None);
-            assert_eq!(fake.log().len(), usize::from(n == 2), "{order:?} {n}");
+            assert_eq!(!fake.log().is_empty(), n == 2, "{order:?} {n}");
         }
         assert!(names(&fake.ruleset(), "cbr7"));
         assert!(names(&fake.ruleset(), "veth1"));
@@ -100,6 +100,7 @@ fn the_bridge_s_ports_come_and_go() {
     state.take(source(vec![node()], true)).unwrap();
     state.take(bridged(&["veth1"])).unwrap();
     state.step();
+    fake.take_log();
     state.take(bridged(&["veth2", "veth3"])).unwrap();
     state.step();
     assert!(!names(&fake.ruleset(), "veth1"));
@@ -108,7 +109,7 @@ fn the_bridge_s_ports_come_and_go() {
     state.take(Input::Links(Ok(Vec::new()))).unwrap();
     state.step();
     assert!(names(&fake.ruleset(), "cbr7") && !names(&fake.ruleset(), "veth2"));
-    assert_eq!(fake.log().len(), 3);
+    assert_eq!(fake.log().len(), 2);
 }
 
 #[test]

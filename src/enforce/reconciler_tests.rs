@@ -84,8 +84,10 @@ fn cluster() -> Vec<Change> {
 #[test]
 fn a_burst_is_one_commit() {
     let (mut reconciler, fake) = reconciler();
-    let changes = cluster().into_iter().chain((1..100).map(pod));
-    let outcome = reconciler.step(changes, Instant::now());
+    reconciler.step(cluster(), Instant::now());
+    // Of which the first brings the interval sets that its rules look things up in.
+    assert_eq!(fake.take_log().len(), 2);
+    let outcome = reconciler.step((1..100).map(pod), Instant::now());
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
     assert_eq!(fake.log().len(), 1);
 }
@@ -303,11 +305,12 @@ fn what_the_circumstances_refuse_closes_nothing() {
 fn the_host_s_ports_are_followed() {
     let (mut reconciler, fake) = reconciler();
     reconciler.step(cluster().into_iter().chain([pod(1)]), Instant::now());
+    fake.take_log();
     let mut host = host::unknown(None).unwrap();
     host.ports.insert(IfName::new("veth1").unwrap());
     let outcome = reconciler.step([Change::Host(host.clone())], Instant::now());
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
     let outcome = reconciler.step([Change::Host(host)], Instant::now());
     assert_eq!(outcome, Outcome::Unchanged);
-    assert_eq!(fake.log().len(), 2);
+    assert_eq!(fake.log().len(), 1);
 }

@@ -36,6 +36,25 @@ proptest! {
         fake.commit(&diff(&a, &b)).unwrap();
         prop_assert_eq!(fake.ruleset(), b);
     }
+
+    #[test]
+    fn a_difference_leads_there_in_stages((a, b) in arbitrary::pair()) {
+        let mut fake = holding(&a);
+        let difference = diff(&a, &b);
+        let (ahead, rest) = difference.stages();
+        prop_assert_eq!(ahead.len() + rest.len(), difference.len());
+        fake.commit(&ahead).unwrap();
+        // Nothing that was there has changed, and nothing names what came.
+        for (id, table) in &fake.ruleset().tables {
+            let before = a.tables.get(id).cloned().unwrap_or_default();
+            prop_assert_eq!(&table.chains, &before.chains);
+            for (name, set) in &before.sets {
+                prop_assert_eq!(table.sets.get(name), Some(set));
+            }
+        }
+        fake.commit(&rest).unwrap();
+        prop_assert_eq!(fake.ruleset(), b);
+    }
 }
 
 proptest! {

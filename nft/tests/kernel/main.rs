@@ -16,4 +16,5 @@ mod random;
 mod roundtrip;
 mod samples;
 mod scale;
+mod stages;
 mod survey;
