@@ -8,7 +8,7 @@
 //!
 //! - [`daemon`]: what `selvedge run` does
 //! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
-//! - `parting`: policies that are gone before the pods of their namespace
+//! - `parting`: policies that are gone before the pods of their namespace · `inherited`: those that were so at the start
 //! - `quarantine`: policies and pods' chains that the kernel refuses to take
 //! - [`revocation`]: connections that were open when their permission went
 //! - [`lock`]: one writer a network namespace
@@ -18,6 +18,7 @@
 pub mod committer;
 pub mod daemon;
 pub mod host;
+mod inherited;
 pub mod links;
 pub mod lock;
 #[cfg(test)]

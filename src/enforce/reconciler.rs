@@ -7,6 +7,7 @@ use std::time::Instant;
 use selvedge_nft::{Dataplane, Ruleset};
 
 use super::committer::{Committer, Outcome};
+use super::inherited::Inherited;
 use super::parting::Parting;
 use super::quarantine::Quarantine;
 use super::revocation::Concern;
@@ -33,6 +34,7 @@ pub enum Change {
 pub struct Reconciler<D> {
     index: Index,
     parting: Parting,
+    inherited: Inherited,
     quarantine: Quarantine,
     compiler: Compiler,
     committer: Committer<D>,
@@ -49,6 +51,7 @@ impl<D: Dataplane> Reconciler<D> {
         Self {
             index: Index::new(),
             parting: Parting::default(),
+            inherited: Inherited::default(),
             quarantine: Quarantine::default(),
             compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
@@ -115,6 +118,13 @@ impl<D: Dataplane> Reconciler<D> {
     /// is the retry of what failed, and of what was refused.
     pub fn step(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> Outcome {
         let changed = self.take(changes, now);
+        if self.inherited.is_unknown() {
+            match self.committer.look(now) {
+                Ok(held) => self.inherited.take_up(held, now),
+                Err(retry_at) => return Outcome::Retry(retry_at),
+            }
+        }
+        self.inherited.follow(&self.index, &self.node, now);
         self.quarantine.forget_gone(&self.index);
         let reopened = self.quarantine.open_due(&mut self.index, now);
         let first = !self.committer.settled();
@@ -150,7 +160,9 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Makes the dataplane follow the index.
     fn follow(&mut self, changed: bool, now: Instant) -> Outcome {
-        self.compiler.set_closed(self.quarantine.pods());
+        let refused = self.quarantine.pods();
+        self.compiler
+            .set_closed(self.inherited.closed().union(&refused).cloned().collect());
         let desired = self.compiler.update(&mut self.index);
         if let Some(warnings) = self.compiler.new_warnings() {
             self.warnings.update(warnings);
