@@ -29,11 +29,12 @@ demo: setup ## a two-node lab, a shop, and its policies, with real packets
 test: setup ## all tests
 	SELVEDGE_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/selvedge cargo test --workspace
 
-soak: setup ## the random tests, many times as many: a million events, 10,000 sequences of them
+soak: setup ## the random tests, many times as many: a million events, 10,000 sequences of them, 200 kills
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test day -- --nocapture
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test incremental
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test verdict_agrees
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
+	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test crash -- --nocapture --test-threads 1
 
 bench: setup ## the benchmarks: what policy costs, as ratios of measurements in turns, beside the targets
 	cargo bench -p selvedge-lab --bench '*'

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use flow::{Ends, Flow, Pusher, Talk};
+use flow::{Ends, Flow, Pusher, Talk, UNTIL_TIMEOUT};
 use selvedge_lab::stage::{self, Manifests, PodManifest, committed, namespace, node, policy};
 use selvedge_lab::{Daemon, Error, Lab, Node, Protocol, Service, Signal};
 
@@ -133,7 +133,9 @@ impl Stage {
         let mut flows = Vec::new();
         for (name, to, offset) in self.ways()? {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                for (talk, port) in [(Talk::Asks, ECHO), (Talk::Listens, PUSH)] {
+                let keeps_alive = (protocol == Protocol::Tcp).then_some((Talk::KeepsAlive, ECHO));
+                let talks = [(Talk::Asks, ECHO), (Talk::Listens, PUSH)].into_iter();
+                for (talk, port) in talks.chain(keeps_alive) {
                     let what = format!("{protocol} {} to {name}, client {talk:?}", from.name());
                     let ends = Ends {
                         to,
@@ -181,7 +183,7 @@ fn cluster_ips(number: u16) -> [IpAddr; 2] {
     ]
 }
 
-/// Watches flows from a change on: each must have seen its last byte within [`LIFE`]. The answer is when the last one did.
+/// Watches flows from a change on: each must have seen its last byte, or the last answer to a keepalive, within [`LIFE`].
 fn die(
     what: &str,
     flows: Vec<Flow>,
@@ -190,7 +192,14 @@ fn die(
     let started = Instant::now();
     change()?;
     let mut seen: Vec<(u64, Duration)> = flows.iter().map(|f| (f.got(), Duration::ZERO)).collect();
-    while started.elapsed() < LIFE + WATCH {
+    let given_up = || {
+        flows
+            .iter()
+            .all(|f| !f.only_keeps_alive() || f.timed_out().is_some())
+    };
+    while started.elapsed() < LIFE + WATCH
+        || (!given_up() && started.elapsed() < LIFE + UNTIL_TIMEOUT + WATCH)
+    {
         for (flow, (got, at)) in flows.iter().zip(&mut seen) {
             let now = flow.got();
             if now != *got {
@@ -198,6 +207,12 @@ fn die(
             }
         }
         sleep(Duration::from_millis(2));
+    }
+    for (flow, (_, at)) in flows.iter().zip(&mut seen) {
+        if flow.only_keeps_alive() {
+            let timed_out = flow.timed_out().unwrap_or_else(Instant::now);
+            *at = (timed_out - started).saturating_sub(UNTIL_TIMEOUT);
+        }
     }
     let mut ends: Vec<Duration> = seen.iter().map(|(_, at)| *at).collect();
     ends.sort_unstable();

@@ -17,14 +17,16 @@ mod state;
 mod uses;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use selvedge_nft::{Family, IfName, Name, Ruleset, TableId};
+use selvedge_nft::{Elements, Family, IfName, Name, Ruleset, TableId, Value};
 
 use crate::cluster::Text;
-use crate::index::Index;
+use crate::index::{Index, PodKey};
 use crate::policy::{Direction, PolicyKey};
 
+use sets::IpFamily;
 use state::State;
 
 /// What of the host the ruleset depends on.
@@ -35,6 +37,10 @@ pub struct Host {
     /// The bridge's ports.
     pub ports: BTreeSet<IfName>,
 }
+
+/// Pods that are closed in a direction: nothing passes there but what is established, whatever the policies say. The
+/// dispatch map itself drops what is theirs, and they have no chain of their own.
+pub type Closed = BTreeSet<(PodKey, Direction)>;
 
 /// The tables that are Selvedge's: no other one is ever touched.
 pub fn tables() -> Vec<TableId> {
@@ -57,7 +63,32 @@ fn bridge_table() -> TableId {
 
 /// The ruleset of a node, from nothing.
 pub fn compile(index: &Index, node: &Text, host: &Host) -> Ruleset {
-    State::new(index, node, &Arc::new(host.clone())).ruleset()
+    State::new(index, node, &Arc::new(host.clone()), Closed::new()).ruleset()
+}
+
+/// The addresses that a ruleset isolates in a direction.
+pub fn isolated(ruleset: &Ruleset) -> BTreeSet<(IpAddr, Direction)> {
+    let table = ruleset.tables.get(&inet_table());
+    let maps = Direction::ALL
+        .into_iter()
+        .flat_map(|direction| IpFamily::ALL.map(|family| (direction, family)));
+    let mut isolated = BTreeSet::new();
+    for (direction, family) in maps {
+        let map = table.and_then(|table| table.sets.get(&base::dispatch_map(direction, family)));
+        let Some(Elements::Verdicts(entries)) = map.map(|map| &map.elements) else {
+            continue;
+        };
+        let addresses =
+            entries
+                .keys()
+                .filter_map(|key| match key.values(&[family.datatype()])?.first()? {
+                    Value::Ipv4(address) => Some(IpAddr::from(*address)),
+                    Value::Ipv6(address) => Some(IpAddr::from(*address)),
+                    _ => None,
+                });
+        isolated.extend(addresses.map(|address| (address, direction)));
+    }
+    isolated
 }
 
 /// Compiles one node's ruleset and keeps it up to date.
@@ -65,6 +96,7 @@ pub fn compile(index: &Index, node: &Text, host: &Host) -> Ruleset {
 pub struct Compiler {
     node: Text,
     host: Arc<Host>,
+    closed: Closed,
     state: Option<State>,
 }
 
@@ -74,6 +106,7 @@ impl Compiler {
         Self {
             node,
             host: Arc::new(host),
+            closed: Closed::new(),
             state: None,
         }
     }
@@ -83,16 +116,28 @@ impl Compiler {
         self.host = Arc::new(host);
     }
 
+    /// Closes these pods from the next update on, and no others.
+    pub fn set_closed(&mut self, closed: Closed) {
+        self.closed = closed;
+    }
+
+    /// How many pods are closed, in any direction.
+    pub fn closed(&self) -> usize {
+        let pods: BTreeSet<&PodKey> = self.closed.iter().map(|(pod, _)| pod).collect();
+        pods.len()
+    }
+
     /// Brings the ruleset up to date with the index, by what changed in it since the last call, and gives it. A clone
     /// costs nothing.
     pub fn update(&mut self, index: &mut Index) -> Ruleset {
-        let changes = index.take_changes();
+        let mut changes = index.take_changes();
         let state = match self.state.take() {
             Some(mut state) if state.has_families_of(index, &self.node) => {
+                changes.pods.extend(state.close(&self.closed));
                 state.update(index, &self.node, &self.host, &changes);
                 state
             }
-            _ => State::new(index, &self.node, &self.host),
+            _ => State::new(index, &self.node, &self.host, self.closed.clone()),
         };
         let ruleset = state.ruleset();
         self.state = Some(state);
@@ -110,6 +155,11 @@ impl Compiler {
     pub fn owners(&self, name: &Name) -> BTreeSet<PolicyKey> {
         let state = self.state.as_ref();
         state.map(|state| state.owners(name)).unwrap_or_default()
+    }
+
+    /// The pod, and the direction, that a chain of the ruleset is the own one of.
+    pub fn pod_of(&self, name: &Name) -> Option<(PodKey, Direction)> {
+        self.state.as_ref()?.pod_of(name)
     }
 
     /// What the node's policies ask for that nothing can fulfil, such as a port name that no pod has: one line each,

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use selvedge_nft::{Elements, MapEntry, Name, Ruleset, Set, Table, Verdict};
+use selvedge_nft::{Elements, Name, Ruleset, Set, Table};
 
 use super::local::{LocalPod, families};
 use super::sets::IpFamily;
 use super::uses::{PolicyChain, Unmet, UsedSet};
-use super::{Host, base, bridge_table, inet_table, names, sets};
+use super::{Closed, Host, base, bridge_table, inet_table, names, sets};
 use crate::cluster::Text;
 use crate::cluster::object::{Node, Pod};
 use crate::cluster::selector::PodSelector;
@@ -26,6 +26,7 @@ pub(super) struct State {
     node: Option<Node>,
     isolating: bool,
     pods: BTreeMap<PodKey, LocalPod>,
+    closed: Closed,
     /// How many of them are isolated in a direction.
     isolated: BTreeMap<Direction, usize>,
     pub(super) policies: BTreeMap<(PolicyKey, Direction), PolicyChain>,
@@ -38,13 +39,14 @@ pub(super) struct State {
 
 impl State {
     /// Everything, from nothing.
-    pub fn new(index: &Index, node: &Text, host: &Arc<Host>) -> Self {
+    pub fn new(index: &Index, node: &Text, host: &Arc<Host>, closed: Closed) -> Self {
         let mut state = Self {
             families: families(index, node),
             host: host.clone(),
             node: index.node(node).cloned(),
             isolating: false,
             pods: BTreeMap::new(),
+            closed,
             isolated: BTreeMap::new(),
             policies: BTreeMap::new(),
             sets: BTreeMap::new(),
@@ -88,6 +90,22 @@ impl State {
     /// Whether the node's pods can have addresses of the very families that this was made for.
     pub fn has_families_of(&self, index: &Index, node: &Text) -> bool {
         self.families == families(index, node)
+    }
+
+    /// Closes these pods and no others; the answer is whom an update has to look at for that.
+    pub fn close(&mut self, closed: &Closed) -> BTreeSet<PodKey> {
+        let differ = self.closed.symmetric_difference(closed);
+        let pods = differ.map(|(pod, _)| pod.clone()).collect();
+        self.closed.clone_from(closed);
+        pods
+    }
+
+    /// The pod's own chain that has a name.
+    pub fn pod_of(&self, name: &Name) -> Option<(PodKey, Direction)> {
+        let directions = |pod| Direction::ALL.map(|direction| (pod, direction)).into_iter();
+        let mut chains = self.pods.keys().flat_map(directions);
+        let found = chains.find(|(pod, direction)| names::pod_chain(*direction, pod) == *name);
+        found.map(|(pod, direction)| (pod.clone(), direction))
     }
 
     /// Brings everything up to date by what changed.
@@ -177,7 +195,7 @@ impl State {
         let new = index
             .pod(&key.0, &key.1)
             .filter(here)
-            .map(|pod| LocalPod::of(index, pod));
+            .map(|pod| LocalPod::of(index, pod, &self.closed));
         let new = new.filter(LocalPod::isolated).unwrap_or_default();
         let old = self.pods.get(key).cloned().unwrap_or_default();
         if new == old {
@@ -191,8 +209,8 @@ impl State {
             self.write_pod_chain(key, direction, &new);
             self.write_dispatch(key, direction, &old, &new);
             let isolated = self.isolated.entry(direction).or_default();
-            *isolated += usize::from(new.policies(direction).is_some());
-            *isolated -= usize::from(old.policies(direction).is_some());
+            *isolated += usize::from(new.isolated_for(direction));
+            *isolated -= usize::from(old.isolated_for(direction));
             for policy in old.policies(direction).unwrap_or_default() {
                 let stays = new
                     .policies(direction)
@@ -231,12 +249,10 @@ impl State {
         old: &LocalPod,
         new: &LocalPod,
     ) {
-        let chain = names::pod_chain(direction, key);
         for family in IpFamily::ALL {
             let entries = |pod: &LocalPod| {
-                let isolated = pod.policies(direction).is_some();
                 let address = pod.addresses.iter().find(|a| IpFamily::of(*a) == family);
-                address.filter(|_| isolated).map(sets::key_of)
+                Some((sets::key_of(address?), pod.entry(key, direction)?))
             };
             let (before, after) = (entries(old), entries(new));
             if before == after {
@@ -247,18 +263,13 @@ impl State {
                     return;
                 };
                 // The address may be another pod's by now, whose entry it is then.
-                let goes_here = |entry: &MapEntry| entry.verdict.chain() == Some(&chain);
-                if let Some(before) = before
-                    && map.get(&before).is_some_and(goes_here)
+                if let Some((address, entry)) = before
+                    && map.get(&address) == Some(&entry)
                 {
-                    map.remove(&before);
+                    map.remove(&address);
                 }
-                if let Some(after) = after {
-                    let entry = MapEntry {
-                        verdict: Verdict::Goto(chain.clone()),
-                        comment: None,
-                    };
-                    map.insert(after, entry);
+                if let Some((address, entry)) = after {
+                    map.insert(address, entry);
                 }
             });
         }

@@ -32,6 +32,8 @@ pub struct Committer<D> {
     tables: Vec<TableId>,
     /// `None` while it must be read back.
     acknowledged: Option<Ruleset>,
+    /// What was read back already, for the next attempt.
+    looked: Option<Ruleset>,
     /// While it must: what it may hold if nobody else has changed it. Nothing before it was ever known.
     expected: Vec<Ruleset>,
     /// Whether somebody has changed it, and that was not put right yet.
@@ -79,6 +81,7 @@ impl<D: Dataplane> Committer<D> {
             dataplane,
             tables,
             acknowledged: None,
+            looked: None,
             expected: Vec::new(),
             drifted: false,
             suspect: None,
@@ -141,6 +144,21 @@ impl<D: Dataplane> Committer<D> {
         }
     }
 
+    /// What the dataplane holds, read now; the next attempt goes on from there. It is for the time before the first one.
+    ///
+    /// # Errors
+    /// When to try again: it can't be read, or a failure is waited out.
+    pub fn look(&mut self, now: Instant) -> Result<&Ruleset, Instant> {
+        let waiting = self.failure.as_ref().map(|failure| failure.retry_at);
+        if let Some(retry_at) = waiting.filter(|retry_at| now < *retry_at) {
+            return Err(retry_at);
+        }
+        match self.read_back() {
+            Ok(read) => Ok(self.looked.insert(read)),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
     /// Makes the dataplane hold `desired`, in one transaction, before which the interval sets that it needs are brought
     /// ([`Transaction::stages`]). `changed` says that it may differ from last time's.
     /// While an earlier failure is waited out nothing is attempted.
@@ -176,7 +194,10 @@ impl<D: Dataplane> Committer<D> {
     fn attempt(&mut self, desired: &Ruleset) -> Result<Outcome, DataplaneError> {
         let (current, read) = match self.acknowledged.take() {
             Some(acknowledged) => (acknowledged, false),
-            None => (self.read_back()?, true),
+            None => match self.looked.take() {
+                Some(read) => (read, true),
+                None => (self.read_back()?, true),
+            },
         };
         let transaction = diff(&current, desired);
         if transaction.is_empty() {

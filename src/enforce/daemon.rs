@@ -30,7 +30,7 @@ use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
 use crate::compile::{Host, tables};
 use crate::observe::{Condition, ErrorKind, HttpAddress, HttpError, Observer, Server};
 use crate::source::kube::{self, Access, AccessError, Connection};
-use crate::source::{SourceProblem, Update, watch};
+use crate::source::{Notice, SourceProblem, Update, watch};
 
 /// What the daemon is told.
 #[derive(Debug, Clone)]
@@ -110,6 +110,9 @@ pub enum DaemonError {
 /// How often the host's switches are looked at.
 const HOST_CHECK: Duration = Duration::from_secs(10);
 
+/// Notices that may wait for the source to show them; the log has all.
+const NOTICES: usize = 256;
+
 /// What reaches the loop.
 enum Input {
     Source(Update),
@@ -136,19 +139,31 @@ impl Drop for Feed {
     }
 }
 
-/// Enforces the policies of a directory in the network namespace that this thread is in, until SIGTERM or SIGINT. The
-/// rules stay in force then.
+/// Enforces the policies of a source in the network namespace that this thread is in, until SIGTERM or SIGINT. The rules
+/// stay in force then.
 ///
 /// # Errors
 /// [`DaemonError`] when it can't start; once it works nothing ends it but a signal.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let _lock = Lock::acquire()?;
+    let mut dataplane = Kernel::open()?;
+    let interference = listen(&mut dataplane);
+    run_on(dataplane, interference, settings).await
+}
+
+/// Does so on any dataplane; what is readable when there is interference, if that can be heard.
+///
+/// # Errors
+/// As [`run`], whose lock it does not take.
+pub async fn run_on<D: Dataplane>(
+    dataplane: D,
+    interference: Option<AsyncFd<OwnedFd>>,
+    settings: Settings,
+) -> Result<(), DaemonError> {
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| DaemonError::Signals { source })?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| DaemonError::Signals { source })?;
-    let _lock = Lock::acquire()?;
-    let mut dataplane = Kernel::open()?;
-    let interference = listen(&mut dataplane);
     let host = host::unknown(settings.bridge)?;
     let node = Text::from(settings.node.as_str());
     let observer = Observer::new();
@@ -163,6 +178,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         part,
         sender: sender.clone(),
     };
+    let (notices, to_show) = mpsc::channel(NOTICES);
     let source = match settings.source {
         Source::Files(path) => {
             let feed = feed("the watch of the files");
@@ -191,7 +207,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
             let observer = observer.clone();
             tokio::spawn(async move {
                 let send = |update| feed.send(Input::Source(update));
-                kube::watch(connection, &node, silence, observer, send).await;
+                kube::watch(connection, &node, silence, observer, to_show, send).await;
             });
             place
         }
@@ -207,6 +223,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         env!("CARGO_PKG_VERSION")
     );
     let mut state = State::new(reconciler, node, settings.bridge, host, observer.clone());
+    state.notices = Some(notices);
     if settings.revoke {
         let feed = feed("the revocation of connections");
         let tell = move |revoked| {
@@ -297,6 +314,8 @@ struct State<D> {
     changes: Vec<Change>,
     /// What ends connections, if that is wanted.
     revoker: Option<Revoker>,
+    /// Where the source hears what is to be shown of its objects.
+    notices: Option<mpsc::Sender<Notice>>,
     observer: Arc<Observer>,
     source_problems: Standing,
     host_problems: Standing,
@@ -323,6 +342,7 @@ impl<D: Dataplane> State<D> {
             linked: false,
             changes: Vec::new(),
             revoker: None,
+            notices: None,
             observer,
             source_problems: Standing::default(),
             host_problems: Standing::default(),
@@ -443,6 +463,10 @@ impl<D: Dataplane> State<D> {
             && let Some((concern, in_force)) = self.reconciler.take_concern()
         {
             revoker.order(concern, in_force);
+        }
+        for notice in self.reconciler.take_notices() {
+            // Where the source shows none, or can't at the moment, there is the log.
+            let _ = self.notices.as_ref().map(|sender| sender.try_send(notice));
         }
         match outcome {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),

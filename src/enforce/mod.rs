@@ -8,8 +8,8 @@
 //!
 //! - [`daemon`]: what `selvedge run` does
 //! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
-//! - `parting`: policies that are gone before the pods of their namespace
-//! - `quarantine`: policies that the kernel refuses to take
+//! - `parting`: policies that are gone before the pods of their namespace · `inherited`: those that were so at the start
+//! - `quarantine`: policies and pods' chains that the kernel refuses to take
 //! - [`revocation`]: connections that were open when their permission went
 //! - [`lock`]: one writer a network namespace
 //! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
@@ -18,6 +18,7 @@
 pub mod committer;
 pub mod daemon;
 pub mod host;
+mod inherited;
 pub mod links;
 pub mod lock;
 #[cfg(test)]
@@ -30,6 +31,6 @@ pub mod standing;
 pub mod summary;
 
 pub use committer::{Committer, Outcome};
-pub use daemon::{DaemonError, Settings, Source, run};
+pub use daemon::{DaemonError, Settings, Source, run, run_on};
 pub use lock::{Lock, LockError};
 pub use reconciler::{Change, Reconciler};

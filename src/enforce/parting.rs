@@ -5,8 +5,8 @@
 //! last pod is gone.
 //!
 //! Namespaces and policies are heard of on two streams, so the end of a policy may be heard before that of its
-//! namespace: what was deleted a moment ago comes back into force then. A daemon that starts meanwhile doesn't know
-//! what was there before.
+//! namespace: what was deleted a moment ago comes back into force then. What was there before a daemon started is
+//! [`super::inherited`]'s.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::index::Index;
 use crate::policy::{Policy, PolicyKey};
 
 /// How much later than a policy's deletion its namespace's may be heard.
-const LATE: Duration = Duration::from_secs(10);
+pub(super) const LATE: Duration = Duration::from_secs(10);
 
 /// The policies that are in the index though the source has them no more, and those that lately went from both.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use selvedge_nft::{Dataplane, Ruleset};
 
 use super::committer::{Committer, Outcome};
+use super::inherited::Inherited;
 use super::parting::Parting;
 use super::quarantine::Quarantine;
 use super::revocation::Concern;
@@ -17,6 +18,7 @@ use crate::compile::{Compiler, Host, tables};
 use crate::index::Index;
 use crate::observe::{Counts, Observer};
 use crate::policy::Direction;
+use crate::source::Notice;
 
 /// One change that the ruleset may depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub enum Change {
 pub struct Reconciler<D> {
     index: Index,
     parting: Parting,
+    inherited: Inherited,
     quarantine: Quarantine,
     compiler: Compiler,
     committer: Committer<D>,
@@ -48,6 +51,7 @@ impl<D: Dataplane> Reconciler<D> {
         Self {
             index: Index::new(),
             parting: Parting::default(),
+            inherited: Inherited::default(),
             quarantine: Quarantine::default(),
             compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
@@ -111,9 +115,17 @@ impl<D: Dataplane> Reconciler<D> {
     }
 
     /// Takes a burst of changes in, and makes the dataplane follow in at most one transaction. With no changes it
-    /// is the retry of what failed, and of policies that were refused.
+    /// is the retry of what failed, and of what was refused.
     pub fn step(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) -> Outcome {
         let changed = self.take(changes, now);
+        if self.inherited.is_unknown() {
+            match self.committer.look(now) {
+                Ok(held) => self.inherited.take_up(held, now),
+                Err(retry_at) => return Outcome::Retry(retry_at),
+            }
+        }
+        self.inherited.follow(&self.index, &self.node, now);
+        self.quarantine.forget_gone(&self.index);
         let reopened = self.quarantine.open_due(&mut self.index, now);
         let first = !self.committer.settled();
         let mut outcome = self.follow(changed || reopened, now);
@@ -136,13 +148,21 @@ impl<D: Dataplane> Reconciler<D> {
         outcome
     }
 
-    /// When a [`Self::step`] without news is due, for policies that were refused.
+    /// What the owners of objects should be told since the last call: which the kernel refuses, and takes again.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.quarantine.take_notices()
+    }
+
+    /// When a [`Self::step`] without news is due, for what was refused.
     pub fn next_trial(&self) -> Option<Instant> {
         self.quarantine.next()
     }
 
     /// Makes the dataplane follow the index.
     fn follow(&mut self, changed: bool, now: Instant) -> Outcome {
+        let refused = self.quarantine.pods();
+        self.compiler
+            .set_closed(self.inherited.closed().union(&refused).cloned().collect());
         let desired = self.compiler.update(&mut self.index);
         if let Some(warnings) = self.compiler.new_warnings() {
             self.warnings.update(warnings);
@@ -150,7 +170,7 @@ impl<D: Dataplane> Reconciler<D> {
         self.committer.reconcile(&desired, changed, now)
     }
 
-    /// Closes the policies that the dataplane refuses to take; whether there is something new to try.
+    /// Closes the policies and pods that the dataplane refuses objects of; whether there is something new to try.
     fn close_offenders(&mut self, now: Instant) -> bool {
         let Some((object, reason)) = self.committer.offender() else {
             return false;
@@ -158,6 +178,9 @@ impl<D: Dataplane> Reconciler<D> {
         let mut any = false;
         for key in self.compiler.owners(object) {
             any |= self.quarantine.close(&mut self.index, &key, reason, now);
+        }
+        if let Some(pod) = self.compiler.pod_of(object) {
+            any |= self.quarantine.close_pod(pod, reason, now);
         }
         if any {
             self.committer.try_at_once(now);
@@ -170,7 +193,8 @@ impl<D: Dataplane> Reconciler<D> {
         self.observer.metrics.cluster(Counts {
             policies: self.index.policy_count(),
             policy_problems: self.index.policy_problem_count() + self.warnings.len(),
-            refused_policies: self.quarantine.len(),
+            refused_policies: self.quarantine.policies(),
+            closed_pods: self.compiler.closed(),
             namespaces: self.index.namespace_count(),
             pods: self.index.pod_count(),
             local_pods: self.index.pod_count_on(&self.node),

@@ -8,6 +8,7 @@ use crate::cluster::object::{Addresses, Namespace, Node, Object, ObjectKey, Pod}
 use crate::cluster::selector::{LabelSelector, PodSelector, Scope};
 use crate::enforce::host;
 use crate::policy::{Dialect, Policy, PolicyKey, Tier};
+use crate::source::Standing;
 
 fn reconciler() -> (Reconciler<Fake>, Fake) {
     let fake = Fake::new();
@@ -149,18 +150,70 @@ fn changes_are_taken_in_while_a_failure_is_waited_out() {
 }
 
 #[test]
-fn a_refused_object_holds_up_no_cure() {
+fn a_pod_whose_chain_the_kernel_refuses_is_closed_and_all_else_goes_on() {
     let (mut reconciler, fake) = reconciler();
     reconciler.step(cluster(), Instant::now());
-    fake.refuse(Name::new("ingress/shop/pod-1").unwrap(), errno::EINVAL);
+    let chain = Name::new("ingress/shop/pod-1").unwrap();
+    fake.refuse(chain.clone(), errno::EINVAL);
+    let now = settle(&mut reconciler, vec![pod(1), pod(2)], Instant::now());
+    let script = || selvedge_nft::text::script(&fake.ruleset());
+    let closed = "10.244.1.1 comment \"shop/pod-1 is closed\" : drop";
+    assert!(script().contains(closed), "{}", script());
+    assert!(script().contains("10.244.1.2 : goto ingress/shop/pod-2"));
+    assert!(!script().contains("chain ingress/shop/pod-1 "));
+    let told = |notices: Vec<Notice>| -> Vec<(String, Standing)> {
+        let notices = notices.into_iter();
+        notices.map(|n| (n.about.to_string(), n.standing)).collect()
+    };
+    let about = "Pod shop/pod-1".to_owned();
+    assert_eq!(
+        told(reconciler.take_notices()),
+        [(about.clone(), Standing::Refused)]
+    );
+
+    // What else comes is enforced at once, the pod itself as it was.
+    let outcome = reconciler.step([pod(1), pod(3)], now);
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    assert!(script().contains(closed) && script().contains("goto ingress/shop/pod-3"));
+
+    // Tried again in vain, and then not.
+    let trial = reconciler.next_trial().unwrap();
+    settle(&mut reconciler, Vec::new(), trial);
+    assert!(script().contains(closed));
+    fake.heal();
+    let trial = reconciler.next_trial().unwrap();
+    settle(&mut reconciler, Vec::new(), trial);
+    assert!(script().contains("10.244.1.1 : goto ingress/shop/pod-1"));
+    let notices = told(reconciler.take_notices());
+    assert_eq!(notices.last(), Some(&(about, Standing::Taken)));
+    assert_eq!(reconciler.next_trial(), None);
+
+    // With the pod its case is over.
+    let now = settle(&mut reconciler, vec![gone(1)], trial);
+    fake.refuse(chain, errno::EINVAL);
+    let now = settle(&mut reconciler, vec![pod(1)], now);
+    assert!(script().contains(closed));
+    settle(&mut reconciler, vec![gone(1)], now);
+    assert!(!script().contains("10.244.1.1 "));
+    assert_eq!(reconciler.next_trial(), None);
+}
+
+#[test]
+fn a_refused_object_of_the_frame_leaves_what_was_in_force() {
+    let (mut reconciler, fake) = reconciler();
+    reconciler.step(cluster(), Instant::now());
+    let before = fake.ruleset();
+    fake.refuse(Name::new("ingress4").unwrap(), errno::EINVAL);
     let mut now = Instant::now();
-    for _ in 0..3 {
+    for _ in 0..4 {
         let Outcome::Retry(at) = reconciler.step([pod(1), pod(2)], now) else {
             panic!("it was not refused");
         };
         now = at;
     }
-    let outcome = reconciler.step([gone(1)], now + Duration::from_secs(60));
+    assert_eq!(fake.ruleset(), before);
+    fake.heal();
+    let outcome = reconciler.step([], now + Duration::from_secs(60));
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 }
 
@@ -232,8 +285,16 @@ fn a_policy_that_the_kernel_refuses_is_closed_and_all_else_goes_on() {
         (rules_of(&fake, "bad"), rules_of(&fake, "good")),
         (Some(0), Some(1))
     );
-    assert_eq!(reconciler.quarantine.len(), 1);
+    assert_eq!(reconciler.quarantine.policies(), 1);
     assert!(reconciler.next_trial().is_some());
+    let notices = reconciler.take_notices();
+    assert_eq!(notices.len(), 1);
+    assert_eq!(notices[0].about.to_string(), "NetworkPolicy shop/bad");
+    assert_eq!(notices[0].standing, Standing::Refused);
+    assert!(
+        notices[0].message.contains("the kernel refused to"),
+        "{notices:?}"
+    );
 
     // The same object again is no news; what else comes is enforced at once.
     let outcome = reconciler.step([bad.clone(), pod(3)], now);
@@ -251,8 +312,11 @@ fn a_policy_that_the_kernel_refuses_is_closed_and_all_else_goes_on() {
     fake.heal();
     settle(&mut reconciler, Vec::new(), next);
     assert_eq!(rules_of(&fake, "bad"), Some(1));
+    let notices = reconciler.take_notices();
+    let last = notices.last().map(|notice| notice.standing);
+    assert_eq!(last, Some(Standing::Taken));
     assert_eq!(
-        (reconciler.quarantine.len(), reconciler.next_trial()),
+        (reconciler.quarantine.policies(), reconciler.next_trial()),
         (0, None)
     );
 }
@@ -267,7 +331,7 @@ fn a_refused_policy_is_tried_at_once_when_it_changes_and_forgotten_when_it_goes(
     assert_eq!(rules_of(&fake, "bad"), Some(0));
     reconciler.step([lets_in("bad", "198.51.100.0/24")], now);
     assert_eq!(rules_of(&fake, "bad"), Some(1));
-    assert_eq!(reconciler.quarantine.len(), 0);
+    assert_eq!(reconciler.quarantine.policies(), 0);
 
     let now = settle(&mut reconciler, vec![bad.clone()], now);
     assert_eq!(rules_of(&fake, "bad"), Some(0));
@@ -298,7 +362,7 @@ fn what_the_circumstances_refuse_closes_nothing() {
         };
         now = now.max(at);
     }
-    assert_eq!(reconciler.quarantine.len(), 0);
+    assert_eq!(reconciler.quarantine.policies(), 0);
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub struct Counts {
     pub policy_problems: usize,
     /// Policies that the kernel refuses to take, and that are closed for that.
     pub refused_policies: usize,
+    /// Pods of this node that nothing passes for: the kernel refuses their chains, or their policies can't be known any more.
+    pub closed_pods: usize,
     /// Namespaces.
     pub namespaces: usize,
     /// Pods.

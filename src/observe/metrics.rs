@@ -50,6 +50,7 @@ pub struct Metrics {
     policies: Gauge,
     policy_problems: Gauge,
     refused_policies: Gauge,
+    closed_pods: Gauge,
     namespaces: Gauge,
     pods: Gauge,
     local_pods: Gauge,
@@ -105,6 +106,11 @@ impl Metrics {
                 ours,
                 "refused_policies",
                 "Policies that the kernel refuses to take: their pods are isolated, and they allow nothing",
+            ),
+            closed_pods: put(
+                ours,
+                "closed_pods",
+                "Pods of this node that nothing passes for, since the kernel refuses their chains or their policies went unheard",
             ),
             namespaces: put(ours, "namespaces", "Namespaces that are known"),
             pods: put(ours, "pods", "Pods that are known, of all nodes"),
@@ -212,6 +218,7 @@ impl Metrics {
         self.policies.set(whole(counts.policies));
         self.policy_problems.set(whole(counts.policy_problems));
         self.refused_policies.set(whole(counts.refused_policies));
+        self.closed_pods.set(whole(counts.closed_pods));
         self.namespaces.set(whole(counts.namespaces));
         self.pods.set(whole(counts.pods));
         self.local_pods.set(whole(counts.local_pods));

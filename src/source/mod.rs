@@ -5,7 +5,7 @@
 //!    └ watch (inotify) says when to look again
 //! ```
 //!
-//! - [`kube`]: the API server, listed and watched · [`update`]: what either source tells
+//! - [`kube`]: the API server, listed and watched · [`update`]: what either source tells · [`notice`]: what it is told
 //! - [`document`]: YAML and JSON texts as documents
 //! - [`decode`]: a document's objects, cut down; `salvage` for NetworkPolicies
 //! - [`files`]: a file or directory as a [`Snapshot`]
@@ -19,6 +19,7 @@ pub mod decode;
 pub mod document;
 pub mod files;
 pub mod kube;
+pub mod notice;
 mod salvage;
 pub mod snapshot;
 pub mod update;
@@ -26,5 +27,6 @@ pub mod watch;
 pub mod workloads;
 
 pub use files::{Files, Reading, SourceError};
+pub use notice::{Notice, Standing};
 pub use snapshot::{Origin, Snapshot, SourceProblem, diff};
 pub use update::Update;

@@ -4,10 +4,12 @@ use std::net::{SocketAddr, TcpListener};
 
 use axum::Router;
 use kube::Client;
+use serde_json::Value;
 
 use crate::error::{During, Error};
 
 use super::background::Background;
+use super::path::Target;
 use super::routes::router;
 use super::settings::Settings;
 use super::store::Shared;
@@ -83,6 +85,13 @@ impl ApiServer {
     /// run go on.
     pub fn compact(&self) {
         self.shared.lock().compact();
+    }
+
+    /// Stores an object as it is, past every check: what an older server, or another hand in etcd, may have left.
+    pub fn plant(&self, target: &Target, object: Value) {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let key = (part(&target.namespace), part(&target.name));
+        self.shared.lock().put(target.kind, &key, object);
     }
 
     /// The newest resourceVersion.

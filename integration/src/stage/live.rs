@@ -1,7 +1,8 @@
 //! A lab whose nodes are fed by an API server: each node has its own way to it, which fails on demand.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use selvedge::cluster::Text;
@@ -198,6 +199,24 @@ impl Live {
         (1..=self.nodes.len())
             .map(|number| self.daemon(number))
             .collect()
+    }
+
+    /// The status code that the daemon of a node (from 1) answers a GET with, and what it says.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub fn ask(&self, number: usize, path: &str) -> Result<(u16, String), Error> {
+        let asked = self.node(number).node.netns().run(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:9464")?;
+            let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            std::io::Result::Ok(answer)
+        })?;
+        let answer = asked.during(&format!("ask the daemon for {path}"))?;
+        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((code.unwrap_or(0), answer))
     }
 
     /// The cluster as the API has it now, as policy sees it.

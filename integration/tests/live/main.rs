@@ -8,8 +8,6 @@ mod faults;
 mod nodes;
 mod one_node;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use selvedge_lab::stage::live::Live;
@@ -108,21 +106,5 @@ fn reaches(from: &Pod, to: &Pod, expected: bool) -> Result<(), Error> {
 
 /// The status code that a node's daemon answers with, and what it says.
 fn ask(live: &Live, node: usize, path: &str) -> Result<(u16, String), Error> {
-    let (place, path) = (path, path.to_owned());
-    let asked = live.node(node).node.netns().run(move || {
-        let mut stream = TcpStream::connect("127.0.0.1:9464")?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        std::io::Result::Ok(answer)
-    })?;
-    let answer = asked.map_err(|error| Error::Io {
-        what: format!("ask the daemon for {place}"),
-        source: error,
-    })?;
-    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((code.unwrap_or(0), answer))
+    live.ask(node, path)
 }

@@ -2,11 +2,11 @@
 //! all pods, as the policy evaluator says of the same objects.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use selvedge::verdict::{Connection, Transport, evaluate};
 use selvedge_lab::stage::live::Live;
-use selvedge_lab::{Daemon, Error, Matrix, Measured, Protocol, wait_until};
+use selvedge_lab::{Connects, Daemon, Error, Matrix, Measured, Protocol, Signal, wait_until};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, PORT, db_accepts, from, reaches};
@@ -15,7 +15,7 @@ use super::{PATIENCE, PORT, db_accepts, from, reaches};
 struct Trio {
     live: Live,
     matrix: Matrix,
-    _daemons: Vec<Daemon>,
+    daemons: Vec<Daemon>,
 }
 
 const WEB: &str = "shop/web";
@@ -38,7 +38,7 @@ impl Trio {
         let matrix = Matrix::new(&hosts).port(Protocol::Tcp, PORT)?;
         let matrix = matrix.port(Protocol::Icmp, 0)?;
         let trio = Self {
-            _daemons: live.daemons()?,
+            daemons: live.daemons()?,
             live,
             matrix,
         };
@@ -212,6 +212,51 @@ fn a_namespace_that_goes_with_its_policies_opens_nothing() -> Result<(), Error> 
     reaches(&web, &neighbour, false)?;
     reaches(&web, &db, true)?;
     reaches(&monitor, &db, false)?;
+
+    // With the last pod it is over.
+    trio.live.cluster.remove_namespace(&shop)?;
+    reaches(&monitor, &db, true)
+}
+
+#[test]
+fn a_daemon_that_starts_while_a_namespace_goes_opens_nothing() -> Result<(), Error> {
+    let mut trio = Trio::new()?;
+    let shop = trio.live.namespace("shop")?;
+    let (db, monitor) = (trio.live.pod(DB)?, trio.live.pod(MONITOR)?);
+    trio.live.policy("shop/db", &db_accepts(&from("web")))?;
+    trio.db_is_reached_by(&[WEB])?;
+    // From an address of each family, all the time.
+    let pace = Duration::from_millis(5);
+    let denied = db.addresses().iter();
+    let denied = denied.map(|to| Connects::start(&monitor, *to, PORT, pace));
+    let denied = denied.collect::<Result<Vec<_>, Error>>()?;
+
+    // No daemon hears that the namespace's policy goes before its pods.
+    for daemon in std::mem::take(&mut trio.daemons) {
+        daemon.signal(Signal::SIGKILL)?;
+        daemon.wait(PATIENCE)?;
+    }
+    trio.live.cluster.terminate_namespace(&shop)?;
+    wait_until("the policy to be deleted", PATIENCE, || {
+        let index = trio.live.index()?;
+        let mut policies = index.policies();
+        Ok(policies.all(|policy| *policy.key.namespace != *shop))
+    })?;
+    trio.daemons = trio.live.daemons()?;
+    let said: String = trio.daemons.iter().map(Daemon::stderr).collect();
+    assert!(said.contains("its namespace is being deleted"), "{said}");
+    // Something else is enforced meanwhile, and opens it no more than the start did.
+    let others = json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": []});
+    trio.live.policy("watch/closed", &others)?;
+    reaches(&db, &trio.live.pod(NEIGHBOUR)?, false)?;
+    let (mut tried, mut passed) = (0, 0);
+    for connects in denied {
+        let counts = connects.stop()?;
+        tried += counts.attempts();
+        passed += counts.connected;
+    }
+    println!("a restart while a namespace goes: {tried} attempts on its pod, {passed} through");
+    assert!(tried > 0 && passed == 0);
 
     // With the last pod it is over.
     trio.live.cluster.remove_namespace(&shop)?;

@@ -2,15 +2,20 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use selvedge_lab::{Error, Host, Lab, Protocol, wait_until};
+use socket2::{SockRef, TcpKeepalive};
 
 const PACE: Duration = Duration::from_millis(10);
 const OPENING: Duration = Duration::from_secs(5);
+/// The time from one keepalive to the next, and to the end when it is not answered.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// From the last answer on a connection until its end, where only keepalives go on.
+pub const UNTIL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a server pushes to a client.
 const PUSHING: Duration = Duration::from_secs(600);
 
@@ -21,6 +26,8 @@ pub enum Talk {
     Asks,
     /// It says nothing more, and the server pushes.
     Listens,
+    /// Neither says anything more; the client's kernel sends TCP keepalives.
+    KeepsAlive,
 }
 
 /// Where a connection goes.
@@ -34,7 +41,10 @@ pub struct Ends {
 /// An open connection. Dropping it closes it.
 pub struct Flow {
     name: String,
+    talk: Talk,
     got: Arc<AtomicU64>,
+    /// When its kernel gave the connection up.
+    timed_out: Arc<OnceLock<Instant>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -72,39 +82,66 @@ impl Socket {
         };
     }
 
-    fn receive(&mut self) -> u64 {
+    fn receive(&mut self) -> io::Result<u64> {
         let mut buffer = [0; 4096];
         let read = match self {
             Self::Tcp(stream) => stream.read(&mut buffer),
             Self::Udp(socket) => socket.recv(&mut buffer),
         };
-        read.map_or(0, |len| u64::try_from(len).unwrap_or(0))
+        read.map(|len| u64::try_from(len).unwrap_or(0))
+    }
+
+    /// Has the kernel ask each second whether the other end is there, and give up at the first silence.
+    fn keep_alive(&self) -> io::Result<()> {
+        let Self::Tcp(stream) = self else {
+            return Ok(());
+        };
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE)
+            .with_retries(1);
+        SockRef::from(stream).set_tcp_keepalive(&keepalive)
     }
 }
 
 impl Flow {
     pub fn start(from: &Host, name: String, ends: Ends, talk: Talk) -> Result<Self, Error> {
         let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let socket = from.netns().run(|| Socket::open(ends))?;
+        let timed_out = Arc::<OnceLock<Instant>>::default();
+        let socket = from.netns().run(|| {
+            let socket = Socket::open(ends)?;
+            if talk == Talk::KeepsAlive {
+                socket.keep_alive()?;
+            }
+            Ok(socket)
+        })?;
         let mut socket = socket.map_err(|source| Error::Io {
             what: name.clone(),
             source,
         })?;
         let thread = from.netns().spawn({
-            let (got, stop) = (got.clone(), stop.clone());
+            let (got, stop, timed_out) = (got.clone(), stop.clone(), timed_out.clone());
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     if talk == Talk::Asks {
                         socket.send();
                     }
-                    got.fetch_add(socket.receive(), Ordering::Relaxed);
+                    match socket.receive() {
+                        Ok(bytes) => drop(got.fetch_add(bytes, Ordering::Relaxed)),
+                        Err(error) if error.kind() == ErrorKind::TimedOut => {
+                            timed_out.get_or_init(Instant::now);
+                        }
+                        Err(_) => {}
+                    }
                     sleep(PACE);
                 }
             }
         })?;
         Ok(Self {
             name,
+            talk,
             got,
+            timed_out,
             stop,
             thread: Some(thread),
         })
@@ -119,8 +156,22 @@ impl Flow {
         self.got.load(Ordering::Relaxed)
     }
 
-    /// Waits until something more comes back.
+    /// Whether it is known by its keepalives alone.
+    pub fn only_keeps_alive(&self) -> bool {
+        self.talk == Talk::KeepsAlive
+    }
+
+    /// When the kernel gave it up, for want of an answer to a keepalive.
+    pub fn timed_out(&self) -> Option<Instant> {
+        self.timed_out.get().copied()
+    }
+
+    /// Waits until something more comes back; where only keepalives do, it must not have been given up.
     pub fn wait_until_alive(&self, patience: Duration) -> Result<(), Error> {
+        if self.only_keeps_alive() {
+            assert_eq!(self.timed_out(), None, "{} is dead", self.name);
+            return Ok(());
+        }
         let before = self.got();
         wait_until(&self.name, patience, || Ok(self.got() > before))
     }
@@ -206,7 +257,7 @@ fn push(listener: &TcpListener, socket: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-/// Opens connections from a pod to echo servers, evenly, and lets them rest.
+/// Opens connections from a pod to echo servers, evenly over both families, and lets them rest.
 pub fn resting(
     lab: &Lab,
     from: &str,
@@ -214,11 +265,12 @@ pub fn resting(
     count: usize,
 ) -> Result<Vec<TcpStream>, Error> {
     let from = lab.pod(from)?;
-    let servers = to.map(|name| lab.pod(name).and_then(|pod| pod.ipv4()));
-    let [one, other] = servers;
-    let servers = [one?, other?];
+    let mut servers = Vec::new();
+    for name in to {
+        servers.extend(lab.pod(name)?.addresses().iter().copied());
+    }
     let open = |n: usize| {
-        let to = SocketAddr::new(servers[n % 2].into(), super::ECHO);
+        let to = SocketAddr::new(servers[n % servers.len()], super::ECHO);
         let mut stream = TcpStream::connect_timeout(&to, OPENING)?;
         stream.set_read_timeout(Some(OPENING))?;
         // The server says its name.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  follow (one a kind) ─ News ─ watch ─ Update ─▶ daemon
-//!    └ access: requests, credentials              └ report: Events on policies that can't be enforced as written
+//!    └ access: requests, credentials              └ report: Events on objects that aren't enforced as written
 //!    └ answer, trim: JSON, of which only what is kept becomes values
 //! ```
 //!
@@ -29,6 +29,7 @@ pub use check::check;
 use follow::{Follower, News};
 use report::Reporter;
 
+use super::notice::Notice;
 use super::snapshot::{Snapshot, SourceProblem};
 use super::update::Update;
 use crate::cluster::object::{Event, ObjectKey, ObjectKind};
@@ -45,12 +46,13 @@ const WAITING: usize = 4096;
 const BURST: usize = 1024;
 
 /// Follows the cluster, and hands `send` an [`Update`] whenever something has changed, until it says false. Of the
-/// nodes only `node` is followed.
+/// nodes only `node` is followed. What `notices` say becomes Kubernetes Events.
 pub async fn watch(
     connection: Connection,
     node: &str,
     silence: Duration,
     observer: Arc<Observer>,
+    mut notices: mpsc::Receiver<Notice>,
     mut send: impl FnMut(Update) -> bool,
 ) {
     let (sender, mut news) = mpsc::channel(WAITING);
@@ -74,6 +76,7 @@ pub async fn watch(
             count = news.recv_many(&mut burst, BURST) => if count == 0 {
                 return;
             },
+            Some(notice) = notices.recv() => state.reporter.tell(notice),
         }
         if let Some(update) = state.take(burst)
             && !send(update)

@@ -1,4 +1,5 @@
-//! Kubernetes Events on policies that can't be enforced as they are written.
+//! Kubernetes Events on objects that aren't enforced as they are written: policies that can't be understood, and what the
+//! kernel refuses.
 
 use std::sync::Arc;
 
@@ -11,8 +12,11 @@ use tracing::{debug, warn};
 
 use super::access::{ApiError, Connection};
 use super::answer::Entry;
+use crate::cluster::Text;
 use crate::cluster::object::ObjectKey;
 use crate::observe::{ErrorKind, Observer};
+use crate::source::decode::at;
+use crate::source::{Notice, Standing};
 
 /// Reports that may wait to be sent; more are left to the log.
 const WAITING: usize = 256;
@@ -22,19 +26,46 @@ const LONGEST_MESSAGE: usize = 1024;
 
 /// Sends Events from a task of its own.
 pub struct Reporter {
-    sender: mpsc::Sender<(String, Value)>,
+    sender: mpsc::Sender<Report>,
+}
+
+/// What is to become an Event.
+enum Report {
+    /// On an object that has just been read.
+    Of(Subject, Said),
+    /// On one whose UID is to be asked for first.
+    On(Notice),
+}
+
+/// The object that an Event is on.
+struct Subject {
+    key: ObjectKey,
+    uid: String,
+    version: String,
+}
+
+/// What an Event says.
+struct Said {
+    /// `Normal` or `Warning`.
+    kind: &'static str,
+    /// One word for programs.
+    reason: &'static str,
+    message: String,
 }
 
 impl Reporter {
     /// Starts the task.
     pub fn start(connection: Connection, observer: Arc<Observer>) -> Self {
-        let (sender, mut events) = mpsc::channel::<(String, Value)>(WAITING);
+        let (sender, mut reports) = mpsc::channel(WAITING);
         tokio::spawn(async move {
             let mut refused = false;
-            while let Some((path, event)) = events.recv().await {
-                let error = match connection.send_json(Method::POST, &path, &event).await {
-                    // Another node has been quicker: all name the same event the same.
-                    Ok(()) | Err(ApiError::Refused { code: 409, .. }) => continue,
+            while let Some(report) = reports.recv().await {
+                let error = match send(&connection, report).await {
+                    // Another node has been quicker: all name the same event the same. Or the object is gone.
+                    Ok(())
+                    | Err(ApiError::Refused {
+                        code: 404 | 409, ..
+                    }) => continue,
                     Err(error) => error,
                 };
                 observer.metrics.error(ErrorKind::Event);
@@ -52,42 +83,128 @@ impl Reporter {
 
     /// Reports what of a policy can't be read. Of other kinds nothing is reported: nobody would look there.
     pub fn report(&self, entry: &Entry) {
-        if let Some((path, event)) = event(entry, Timestamp::now())
-            && self.sender.try_send((path, event)).is_err()
-        {
-            debug!("an Event on {} was left out: too many wait", entry.name());
+        let Some(key @ ObjectKey::Policy(_)) = entry.key() else {
+            return;
+        };
+        let subject = Subject {
+            key,
+            uid: entry.uid.clone(),
+            version: entry.version.clone(),
+        };
+        let lines: Vec<String> = entry.problems().iter().map(ToString::to_string).collect();
+        let said = Said {
+            kind: "Warning",
+            reason: "NotEnforcedAsWritten",
+            message: shortened(&lines.join("\n")),
+        };
+        self.put(&entry.name(), Report::Of(subject, said));
+    }
+
+    /// Reports what the daemon has to say about an object.
+    pub fn tell(&self, notice: Notice) {
+        self.put(&notice.about.to_string(), Report::On(notice));
+    }
+
+    fn put(&self, name: &str, report: Report) {
+        if self.sender.try_send(report).is_err() {
+            debug!("an Event on {name} was left out: too many wait");
         }
     }
 }
 
-/// The Event on an object, and where to POST it. Its name follows from the object and what is wrong with it, so that
+/// Sends one Event.
+async fn send(connection: &Connection, report: Report) -> Result<(), ApiError> {
+    let (subject, said) = match report {
+        Report::Of(subject, said) => (subject, said),
+        Report::On(notice) => {
+            let subject = find(connection, notice.about).await?;
+            let (kind, reason) = match notice.standing {
+                Standing::Refused => ("Warning", "RefusedByKernel"),
+                Standing::Taken => ("Normal", "TakenByKernel"),
+            };
+            let message = shortened(&notice.message);
+            (
+                subject,
+                Said {
+                    kind,
+                    reason,
+                    message,
+                },
+            )
+        }
+    };
+    let Some((path, event)) = event(&subject, &said, Timestamp::now()) else {
+        return Ok(());
+    };
+    connection.send_json(Method::POST, &path, &event).await
+}
+
+/// Asks for an object as the API has it now.
+async fn find(connection: &Connection, key: ObjectKey) -> Result<Subject, ApiError> {
+    let kind = key.kind();
+    let version = kind.api_version();
+    let root = if version.contains('/') { "apis" } else { "api" };
+    let mut path = format!("/{root}/{version}");
+    let (namespace, name) = names(&key);
+    if let Some(namespace) = namespace {
+        path += &format!("/namespaces/{namespace}");
+    }
+    path += &format!("/{}/{name}", kind.resource());
+    let bytes = connection.get_all(&path).await?;
+    let object: Value = serde_json::from_slice(&bytes).map_err(|error| ApiError::Nonsense {
+        reason: error.to_string(),
+    })?;
+    let text = |field| {
+        let value = at(&object, "metadata", field).and_then(Value::as_str);
+        value.unwrap_or_default().to_owned()
+    };
+    Ok(Subject {
+        uid: text("uid"),
+        version: text("resourceVersion"),
+        key,
+    })
+}
+
+/// An object's namespace, if it has one, and its name.
+fn names(key: &ObjectKey) -> (Option<&Text>, &Text) {
+    match key {
+        ObjectKey::Pod(namespace, name) => (Some(namespace), name),
+        ObjectKey::Policy(key) => (Some(&key.namespace), &key.name),
+        ObjectKey::Namespace(name) | ObjectKey::Node(name) => (None, name),
+    }
+}
+
+/// The Event on an object of a namespace, and where to POST it. Its name follows from the object and what is said, so that
 /// all nodes together make one.
-fn event(entry: &Entry, now: Timestamp) -> Option<(String, Value)> {
-    let Some(ObjectKey::Policy(key)) = entry.key() else {
+fn event(subject: &Subject, said: &Said, now: Timestamp) -> Option<(String, Value)> {
+    let (Some(namespace), name) = names(&subject.key) else {
         return None;
     };
-    let lines: Vec<String> = entry.problems().iter().map(ToString::to_string).collect();
-    let message = shortened(&lines.join("\n"));
-    let digest = Sha256::digest(format!("{}\n{message}", entry.uid));
+    let Said {
+        kind,
+        reason,
+        message,
+    } = said;
+    let digest = Sha256::digest(format!("{}\n{message}", subject.uid));
     let suffix: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    let stem: String = key.name.chars().take(200).collect();
+    let stem: String = name.chars().take(200).collect();
     let stem = stem.trim_end_matches(['-', '.']);
     let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let kind = key.dialect.kind();
+    let object = subject.key.kind();
     let event = json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": format!("{stem}.{suffix}"), "namespace": &*key.namespace},
+        "metadata": {"name": format!("{stem}.{suffix}"), "namespace": &**namespace},
         "involvedObject": {
-            "apiVersion": entry.result.as_ref().ok().map(|decoded| decoded.object.key().kind().api_version()),
-            "kind": kind,
-            "namespace": &*key.namespace,
-            "name": &*key.name,
-            "uid": entry.uid,
-            "resourceVersion": entry.version,
+            "apiVersion": object.api_version(),
+            "kind": object.name(),
+            "namespace": &**namespace,
+            "name": &**name,
+            "uid": subject.uid,
+            "resourceVersion": subject.version,
         },
-        "type": "Warning",
-        "reason": "NotEnforcedAsWritten",
+        "type": kind,
+        "reason": reason,
         "message": message,
         "source": {"component": "selvedge"},
         "reportingComponent": "selvedge",
@@ -95,10 +212,7 @@ fn event(entry: &Entry, now: Timestamp) -> Option<(String, Value)> {
         "lastTimestamp": time,
         "count": 1,
     });
-    Some((
-        format!("/api/v1/namespaces/{}/events", key.namespace),
-        event,
-    ))
+    Some((format!("/api/v1/namespaces/{namespace}/events"), event))
 }
 
 fn shortened(text: &str) -> String {
@@ -115,38 +229,37 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::object::ObjectKind;
-    use crate::source::decode::decode;
+    use crate::policy::{Dialect, PolicyKey};
 
-    fn entry(uid: &str, spec: Value) -> Entry {
-        let policy = json!({"metadata": {"namespace": "shop", "name": "deny"}, "spec": spec});
-        Entry {
-            result: decode(ObjectKind::NetworkPolicy, &policy),
+    fn named(uid: &str, message: &str, at: &str) -> String {
+        let key = PolicyKey {
+            dialect: Dialect::NetworkPolicy,
+            namespace: Text::from("shop"),
+            name: Text::from("deny"),
+        };
+        let subject = Subject {
+            key: ObjectKey::Policy(key),
             uid: uid.to_owned(),
             version: "7".to_owned(),
-        }
+        };
+        let said = Said {
+            kind: "Warning",
+            reason: "NotEnforcedAsWritten",
+            message: message.to_owned(),
+        };
+        let (path, event) = event(&subject, &said, at.parse().unwrap()).unwrap();
+        assert_eq!(path, "/api/v1/namespaces/shop/events");
+        assert_eq!(event["message"], message);
+        assert_eq!(event["involvedObject"]["kind"], "NetworkPolicy");
+        event["metadata"]["name"].as_str().unwrap().to_owned()
     }
 
     #[test]
     fn all_nodes_name_an_event_the_same() {
-        let bad = json!({"podSelector": {}, "ingress": [{"from": [{}]}]});
-        let name = |entry: &Entry, at: &str| {
-            let (path, event) = event(entry, at.parse().unwrap()).unwrap();
-            assert_eq!(path, "/api/v1/namespaces/shop/events");
-            assert!(
-                event["message"]
-                    .as_str()
-                    .unwrap()
-                    .contains("spec.ingress[0].from[0]")
-            );
-            event["metadata"]["name"].as_str().unwrap().to_owned()
-        };
-        let first = name(&entry("u", bad.clone()), "2026-01-01T00:00:00Z");
-        assert_eq!(
-            first,
-            name(&entry("u", bad.clone()), "2026-01-01T00:00:09Z")
-        );
-        assert_ne!(first, name(&entry("v", bad), "2026-01-01T00:00:00Z"));
+        let first = named("u", "bad", "2026-01-01T00:00:00Z");
+        assert_eq!(first, named("u", "bad", "2026-01-01T00:00:09Z"));
+        assert_ne!(first, named("v", "bad", "2026-01-01T00:00:00Z"));
+        assert_ne!(first, named("u", "good", "2026-01-01T00:00:00Z"));
         assert!(first.starts_with("deny."));
     }
 
