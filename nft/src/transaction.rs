@@ -15,6 +15,13 @@ pub enum Op {
         table: TableId,
         /// Its comment.
         comment: Option<Comment>,
+        /// Whether it is to be [`Ownership::Own`](crate::Ownership::Own).
+        owned: bool,
+    },
+    /// Make an [`Ownership::Orphan`](crate::Ownership::Orphan) one's own. Nothing that is in it changes.
+    AdoptTable {
+        /// The table.
+        table: TableId,
     },
     /// Delete the table and all that is in it; it must exist.
     DeleteTable {
@@ -118,6 +125,7 @@ impl Op {
     pub fn table(&self) -> &TableId {
         match self {
             Self::AddTable { table, .. }
+            | Self::AdoptTable { table }
             | Self::DeleteTable { table }
             | Self::AddCounter { table, .. }
             | Self::DeleteCounter { table, .. }
@@ -135,7 +143,7 @@ impl Op {
     /// The name of the chain, set or counter that it is about; of a table none.
     pub fn object(&self) -> Option<&Name> {
         match self {
-            Self::AddTable { .. } | Self::DeleteTable { .. } => None,
+            Self::AddTable { .. } | Self::AdoptTable { .. } | Self::DeleteTable { .. } => None,
             Self::AddCounter { name, .. }
             | Self::DeleteCounter { name, .. }
             | Self::AddSet { name, .. }
