@@ -35,6 +35,7 @@ soak: setup ## the random tests, many times as many: a million events, 10,000 se
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test verdict_agrees
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test crash -- --nocapture --test-threads 1
+	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test drift -- --nocapture --test-threads 1
 
 bench: setup ## the benchmarks: what policy costs, as ratios of measurements in turns, beside the targets
 	cargo bench -p selvedge-lab --bench '*'

@@ -105,6 +105,8 @@ impl Stage {
         let start = |node: &Node| {
             let command = stage::run_command(node, self.manifests.path())?;
             let command = command.args(["--http", "off", "--revoke", self.revoke]);
+            // Drift is a cause, too.
+            let command = command.args(["--own-table", "off"]);
             let daemon = command.daemon()?;
             daemon.wait_for_output("the policies are in force", Duration::from_secs(20))?;
             Ok(daemon)

@@ -75,7 +75,9 @@ impl Held {
 fn touched(transaction: &Transaction) -> BTreeSet<(&'static str, String)> {
     let ops = transaction.ops.iter();
     ops.map(|op| match op {
-        Op::AddTable { table, .. } | Op::DeleteTable { table } => ("table", table.to_string()),
+        Op::AddTable { table, .. } | Op::AdoptTable { table } | Op::DeleteTable { table } => {
+            ("table", table.to_string())
+        }
         Op::AddCounter { name, .. } | Op::DeleteCounter { name, .. } => {
             ("counter", name.to_string())
         }

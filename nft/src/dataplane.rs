@@ -1,8 +1,10 @@
 //! What can hold a ruleset: the kernel, or the fake in memory.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::AddAssign;
 
+use crate::name::Name;
 use crate::ruleset::{Ruleset, TableId};
 use crate::transaction::Transaction;
 
@@ -16,12 +18,37 @@ pub trait Dataplane {
     /// [`DataplaneError`] when the state can't be read.
     fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError>;
 
+    /// Reads what others have touched of tables that were `known` before they did; all else is taken from there.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when the state can't be read.
+    fn reread(&mut self, known: &Ruleset, touched: &Touched) -> Result<Ruleset, DataplaneError> {
+        let tables: Vec<TableId> = touched.tables.keys().cloned().collect();
+        let mut read = self.read(&tables)?;
+        let mut ruleset = known.clone();
+        for id in &tables {
+            match read.tables.remove(id) {
+                Some(table) => ruleset.tables.insert(id.clone(), table),
+                None => ruleset.tables.remove(id),
+            };
+        }
+        Ok(ruleset)
+    }
+
     /// Carries out the whole transaction, or nothing of it. An empty one sends nothing.
     ///
     /// # Errors
     /// [`DataplaneError::Refused`] names the first operation that was refused; nothing has changed then. After any
     /// other error the state is unknown and must be read back.
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError>;
+
+    /// Whether it has tables that are [`Ownership::Own`](crate::Ownership::Own): the kernel since Linux 6.9.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when it can't be asked.
+    fn can_own(&mut self) -> Result<bool, DataplaneError> {
+        Ok(false)
+    }
 
     /// What others have done to the tables that are listened for, since the last call. It does not wait.
     fn interference(&mut self) -> Vec<Interference> {
@@ -34,13 +61,80 @@ pub trait Dataplane {
 pub enum Interference {
     /// A transaction changed them.
     Changed {
-        /// The tables.
-        tables: Vec<TableId>,
+        /// What of them.
+        touched: Touched,
         /// Who did it, if the kernel says so.
         by: Option<Process>,
     },
     /// Something may have happened unheard: too much at once, or while nobody listened.
     Unheard,
+}
+
+/// What of some tables may have changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// By table; others are as they were.
+    pub tables: BTreeMap<TableId, Parts>,
+}
+
+/// What of a table may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parts {
+    /// Anything: it was made or deleted, or what it has no other place for here.
+    All,
+    /// These objects.
+    These {
+        /// Chains, or their rules.
+        chains: BTreeSet<Name>,
+        /// Sets and maps, or their elements.
+        sets: BTreeSet<Name>,
+    },
+}
+
+impl Touched {
+    /// Adds what else may have changed.
+    pub fn join(&mut self, other: Self) {
+        for (id, parts) in other.tables {
+            let known = self.tables.entry(id).or_insert_with(Parts::none);
+            match (known, parts) {
+                (
+                    Parts::These { chains, sets },
+                    Parts::These {
+                        chains: more_chains,
+                        sets: more_sets,
+                    },
+                ) => {
+                    chains.extend(more_chains);
+                    sets.extend(more_sets);
+                }
+                (Parts::All, _) => {}
+                (known, Parts::All) => *known = Parts::All,
+            }
+        }
+    }
+}
+
+impl Parts {
+    pub(crate) fn none() -> Self {
+        Self::These {
+            chains: BTreeSet::new(),
+            sets: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn chain(name: Name) -> Self {
+        Self::These {
+            chains: [name].into(),
+            sets: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn set(name: Name) -> Self {
+        Self::These {
+            chains: BTreeSet::new(),
+            sets: [name].into(),
+        }
+    }
 }
 
 /// A process, as the kernel names it in its notifications.

@@ -12,7 +12,8 @@
 //!
 //! Some things can't be changed in place: a chain's comment and where it is attached, a set's header and kind, a
 //! counter's comment. Such an object is deleted and made anew; rules and map entries that name it step aside in
-//! between, even where they don't change themselves. A table's comment can't be changed either: the table is made anew.
+//! between, even where they don't change themselves. A table's comment can't be changed either, nor who may change it, but for
+//! an orphan, which is adopted before all else: the table is made anew.
 //!
 //! The work grows with what differs, not with the rulesets, where one comes from the other: maps that share nodes are
 //! compared by what they don't share.
@@ -33,7 +34,7 @@ use imbl::ordmap::DiffItem;
 use self::elements::ElementChange;
 use crate::name::Name;
 use crate::refs::Reference;
-use crate::ruleset::{Chain, Ruleset, Set, Table, TableId};
+use crate::ruleset::{Chain, Ownership, Ruleset, Set, Table, TableId};
 use crate::transaction::{Op, Transaction};
 
 /// The transaction that turns `current` into `desired`; empty when they are equal.
@@ -50,7 +51,9 @@ pub fn diff(current: &Ruleset, desired: &Ruleset) -> Transaction {
                 old: (_, old),
                 new: (id, new),
             } => {
-                if old.comment == new.comment {
+                let adopts = (old.ownership, new.ownership) == (Ownership::Orphan, Ownership::Own);
+                if old.comment == new.comment && (adopts || old.ownership == new.ownership) {
+                    ops.extend(adopts.then(|| Op::AdoptTable { table: id.clone() }));
                     TableChange::between(old, new).write(id, &mut ops);
                 } else {
                     ops.push(Op::DeleteTable { table: id.clone() });
@@ -66,6 +69,7 @@ fn add_table(id: &TableId, table: &Table, ops: &mut Vec<Op>) {
     ops.push(Op::AddTable {
         table: id.clone(),
         comment: table.comment.clone(),
+        owned: table.ownership == Ownership::Own,
     });
     TableChange::between(&Table::default(), table).write(id, ops);
 }

@@ -14,15 +14,15 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::kernel::State;
 pub use self::kernel::errno;
-use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference};
+use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference, Parts, Touched};
 use crate::name::Name;
-use crate::ruleset::{Ruleset, TableId};
+use crate::ruleset::{Ownership, Ruleset, Table, TableId};
 use crate::transaction::{Op, Transaction};
 
 /// What goes wrong with a commit.
@@ -72,13 +72,26 @@ impl Fake {
         change(&mut ruleset);
         let all = before.tables.keys().chain(ruleset.tables.keys());
         let changed = all.filter(|id: &&TableId| before.tables.get(*id) != ruleset.tables.get(*id));
-        let changed: BTreeSet<TableId> = changed.cloned().collect();
-        if !changed.is_empty() {
-            let tables = changed.into_iter().collect();
-            let by = None;
+        let tables: BTreeMap<TableId, Parts> = changed.map(|id| (id.clone(), Parts::All)).collect();
+        if !tables.is_empty() {
+            let (touched, by) = (Touched { tables }, None);
             inner
                 .interference
-                .push(Interference::Changed { tables, by });
+                .push(Interference::Changed { touched, by });
+        }
+        inner.state = State::holding(ruleset);
+    }
+
+    /// Closes the socket that owns tables, and opens another: they are orphans.
+    pub fn abandon(&self) {
+        let mut inner = self.lock();
+        let mut ruleset = inner.state.ruleset.clone();
+        for (id, table) in &inner.state.ruleset.tables {
+            if table.ownership == Ownership::Own {
+                let mut table = Table::clone(table);
+                table.ownership = Ownership::Orphan;
+                ruleset.tables.insert(id.clone(), Arc::new(table));
+            }
         }
         inner.state = State::holding(ruleset);
     }

@@ -33,7 +33,7 @@ mod transaction;
 mod value;
 
 pub use conntrack::{ConntrackError, Detail, Entries, Entry, Tuple};
-pub use dataplane::{Committed, Dataplane, DataplaneError, Interference, Process};
+pub use dataplane::{Committed, Dataplane, DataplaneError, Interference, Parts, Process, Touched};
 pub use diff::diff;
 pub use fake::{Fake, Fault, errno};
 pub use kernel::Kernel;
@@ -41,8 +41,8 @@ pub use kernel::conntrack::Conntrack;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{
-    BaseChain, Chain, ChainPolicy, Counter, Elements, Family, Hook, MapEntry, Ruleset, Set,
-    SetHeader, Table, TableId,
+    BaseChain, Chain, ChainPolicy, Counter, Elements, Family, Hook, MapEntry, Ownership, Ruleset,
+    Set, SetHeader, Table, TableId,
 };
 pub use survey::{Survey, SurveyedBase, SurveyedChain, SurveyedTable};
 pub use transaction::{Op, Transaction};

@@ -52,9 +52,27 @@ pub struct Ruleset {
     pub tables: OrdMap<TableId, Arc<Table>>,
 }
 
+impl Ruleset {
+    /// The same tables, all of this ownership. It costs the same however much is in them.
+    #[must_use]
+    pub fn with_ownership(&self, ownership: Ownership) -> Self {
+        let own = |table: &Table| Table {
+            ownership,
+            ..table.clone()
+        };
+        let tables = self.tables.iter();
+        let tables = tables.map(|(id, table)| (id.clone(), Arc::new(own(table))));
+        Self {
+            tables: tables.collect(),
+        }
+    }
+}
+
 /// A table. Sets and verdict maps share one space of names; chains and counters have one each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
+    /// Who may change it.
+    pub ownership: Ownership,
     /// The comment.
     pub comment: Option<Comment>,
     /// The named counters.
@@ -63,6 +81,23 @@ pub struct Table {
     pub sets: OrdMap<Name, Arc<Set>>,
     /// The chains.
     pub chains: OrdMap<Name, Arc<Chain>>,
+}
+
+/// Who may change a table, or flush it with the whole ruleset. Everyone may read it.
+///
+/// A table belongs to a netlink socket, not to a process: the one that made or adopted it, until it is closed. `persist`
+/// makes the table outlive it, and can't be given to a table that is there, nor taken from it (`nf_tables_updtable`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Everyone.
+    #[default]
+    Anyone,
+    /// The one who reads or commits it, alone (`flags owner,persist`). An [`Self::Orphan`] afterwards.
+    Own,
+    /// Everyone, until somebody adopts it: its owner is gone (`flags persist`).
+    Orphan,
+    /// The owner of the socket with this port, alone: somebody else. It can be read, but not desired.
+    Other(u32),
 }
 
 /// A named counter. Its figures are state, not configuration.

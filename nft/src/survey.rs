@@ -19,6 +19,8 @@ pub struct SurveyedTable {
     pub family: String,
     /// The name.
     pub name: String,
+    /// The port of the netlink socket whose owner alone may change it, where there is one.
+    pub owner: Option<u32>,
     /// The chains.
     pub chains: Vec<SurveyedChain>,
     /// The names of its named sets and maps.

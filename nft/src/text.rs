@@ -15,6 +15,10 @@
 //! `>=` right before a `<=`, or a `<` before a `>`, is shown as one range, even where the fields are not the same. The
 //! prefix of a `log` must not contain a `$`, which `nft -f` takes for a variable.
 //!
+//! Who owns a table is listed as later versions do (`flags owner,persist`): nft 1.0.6 prints the first of the two alone,
+//! beside the name of a process that has the owner's port for its number. A script says nothing of it: that version can't
+//! read `persist`, and nft gives up what it owns when it ends.
+//!
 //! nft's grammar has no way to quote the name of an object: see [`is_reserved`].
 
 mod names;

@@ -17,6 +17,13 @@ pub enum Op {
         table: TableId,
         /// Its comment.
         comment: Option<Comment>,
+        /// Whether it is to be [`Ownership::Own`](crate::Ownership::Own).
+        owned: bool,
+    },
+    /// Make an [`Ownership::Orphan`](crate::Ownership::Orphan) one's own. Nothing that is in it changes.
+    AdoptTable {
+        /// The table.
+        table: TableId,
     },
     /// Delete the table and all that is in it; it must exist.
     DeleteTable {
@@ -120,6 +127,7 @@ impl Op {
     pub fn table(&self) -> &TableId {
         match self {
             Self::AddTable { table, .. }
+            | Self::AdoptTable { table }
             | Self::DeleteTable { table }
             | Self::AddCounter { table, .. }
             | Self::DeleteCounter { table, .. }
@@ -137,7 +145,7 @@ impl Op {
     /// The name of the chain, set or counter that it is about; of a table none.
     pub fn object(&self) -> Option<&Name> {
         match self {
-            Self::AddTable { .. } | Self::DeleteTable { .. } => None,
+            Self::AddTable { .. } | Self::AdoptTable { .. } | Self::DeleteTable { .. } => None,
             Self::AddCounter { name, .. }
             | Self::DeleteCounter { name, .. }
             | Self::AddSet { name, .. }
@@ -202,7 +210,9 @@ impl Transaction {
             return (Self::default(), Cow::Borrowed(self));
         }
         let goes_ahead = |op: &Op| match op {
-            Op::AddTable { table, .. } => ahead.iter().any(|(of, _)| *of == table),
+            Op::AddTable { table, .. } | Op::AdoptTable { table } => {
+                ahead.iter().any(|(of, _)| *of == table)
+            }
             Op::AddSet { table, name, .. } | Op::AddElements { table, name, .. } => {
                 ahead.contains(&(table, name))
             }

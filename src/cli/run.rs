@@ -53,6 +53,16 @@ pub(super) struct Run {
         hide_possible_values = true
     )]
     revoke: Switch,
+    /// Whether nobody but the daemon may change Selvedge's tables while it runs, where the kernel can see to that (Linux
+    /// 6.9): `nft flush ruleset` leaves them out. Off: what others change is put right
+    #[arg(
+        long,
+        value_name = "ON|OFF",
+        env = "SELVEDGE_OWN_TABLE",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    own_table: Switch,
     #[command(flatten)]
     log: log::Options,
 }
@@ -89,6 +99,7 @@ impl Run {
             bridge: self.bridge,
             http: self.http,
             revoke: self.revoke == Switch::On,
+            own_table: self.own_table == Switch::On,
         };
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),

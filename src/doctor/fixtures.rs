@@ -8,6 +8,7 @@ pub fn table(id: &str, chains: impl IntoIterator<Item = SurveyedChain>) -> Surve
     SurveyedTable {
         family: family.to_owned(),
         name: name.to_owned(),
+        owner: None,
         chains: chains.into_iter().collect(),
         sets: Vec::new(),
     }

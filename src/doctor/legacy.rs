@@ -153,6 +153,7 @@ fn parse(family: &str, text: &str) -> Vec<SurveyedTable> {
         .map(|(name, chains)| SurveyedTable {
             family: family.to_owned(),
             name,
+            owner: None,
             chains: chains.into_values().collect(),
             sets: Vec::new(),
         })

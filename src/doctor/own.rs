@@ -34,7 +34,17 @@ pub fn judge(survey: &Survey, holder: Result<Option<String>, String>) -> Finding
         "tables: {}, chains: {chains}, sets and maps: {sets}",
         tables.len()
     );
+    let owner = tables.iter().find_map(|table| table.owner);
+    let holds = match owner {
+        Some(_) => format!("{holds}, which one process alone can change"),
+        None => holds,
+    };
     match (holder, tables.is_empty()) {
+        (Ok(None), false) if owner.is_some() => Finding::fail(
+            CHECK,
+            "does not run here, and its tables belong to another process, so that it can't work",
+            "end that process: `nft list table inet selvedge` names it",
+        ),
         (Ok(Some(holder)), false) => Finding::ok(CHECK, format!("runs ({holder}); {holds}")),
         (Ok(Some(holder)), true) => Finding::warn(
             CHECK,
@@ -62,6 +72,7 @@ mod tests {
         let table = |family: &&str| SurveyedTable {
             family: (*family).to_owned(),
             name: "selvedge".to_owned(),
+            owner: None,
             chains: vec![SurveyedChain::default(); 2],
             sets: vec!["egress4".to_owned()],
         };
@@ -80,6 +91,16 @@ mod tests {
         assert_eq!(finding.found, found);
         assert_eq!(judge(&Survey::default(), running()).status, Status::Warn);
         assert_eq!(judge(&both, Ok(None)).status, Status::Warn);
+        let mut owned = both.clone();
+        owned.tables[0].owner = Some(7);
+        let finding = judge(&owned, running());
+        assert_eq!(finding.status, Status::Ok);
+        assert!(
+            finding
+                .found
+                .ends_with("which one process alone can change")
+        );
+        assert_eq!(judge(&owned, Ok(None)).status, Status::Fail);
         // `ip selvedge` is somebody else's.
         assert_eq!(judge(&survey(&["ip"]), Ok(None)).status, Status::Ok);
         assert_eq!(judge(&both, Err("no".to_owned())).status, Status::Warn);

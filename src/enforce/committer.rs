@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use selvedge_nft::{
-    Committed, Dataplane, DataplaneError, Interference, Name, Ruleset, TableId, Transaction, diff,
+    Committed, Dataplane, DataplaneError, Interference, Name, Ownership, Ruleset, TableId, Touched,
+    Transaction, diff,
 };
 use tracing::{error, info, warn};
 
@@ -30,12 +31,16 @@ const CHANGED_WAIT: Duration = Duration::from_secs(1);
 pub struct Committer<D> {
     dataplane: D,
     tables: Vec<TableId>,
+    /// Whose the tables are to be.
+    ownership: Ownership,
     /// `None` while it must be read back.
     acknowledged: Option<Ruleset>,
     /// What was read back already, for the next attempt.
     looked: Option<Ruleset>,
     /// While it must: what it may hold if nobody else has changed it. Nothing before it was ever known.
     expected: Vec<Ruleset>,
+    /// While it must: what alone others have touched of what was acknowledged; `None` for anything.
+    touched: Option<Touched>,
     /// Whether somebody has changed it, and that was not put right yet.
     drifted: bool,
     /// Who may have done so, for the log.
@@ -80,9 +85,11 @@ impl<D: Dataplane> Committer<D> {
         Self {
             dataplane,
             tables,
+            ownership: Ownership::Anyone,
             acknowledged: None,
             looked: None,
             expected: Vec::new(),
+            touched: None,
             drifted: false,
             suspect: None,
             held: Held::default(),
@@ -101,6 +108,13 @@ impl<D: Dataplane> Committer<D> {
         self
     }
 
+    /// Whose the tables are to be: [`Ownership::Anyone`] or [`Ownership::Own`].
+    #[must_use]
+    pub fn with_ownership(mut self, ownership: Ownership) -> Self {
+        self.ownership = ownership;
+        self
+    }
+
     /// Whether the dataplane has been as it should be, at least once.
     pub fn settled(&self) -> bool {
         self.settled
@@ -115,17 +129,28 @@ impl<D: Dataplane> Committer<D> {
 
     /// Hears what others have done to the tables; whether the next [`Self::reconcile`] has to look at them.
     pub fn listen(&mut self) -> bool {
-        let mut heard = false;
-        for interference in self.dataplane.interference() {
-            heard = true;
-            if let Interference::Changed { by: Some(by), .. } = interference {
-                self.suspect = Some(format!("{} (process {})", by.name, by.id));
+        let heard = self.dataplane.interference();
+        if heard.is_empty() {
+            return false;
+        }
+        if let Some(acknowledged) = self.acknowledged.take() {
+            self.expected = vec![acknowledged];
+            self.touched = Some(Touched::default());
+        }
+        for interference in heard {
+            match interference {
+                Interference::Changed { touched: more, by } => {
+                    if let Some(touched) = &mut self.touched {
+                        touched.join(more);
+                    }
+                    if let Some(by) = by {
+                        self.suspect = Some(format!("{} (process {})", by.name, by.id));
+                    }
+                }
+                Interference::Unheard => self.touched = None,
             }
         }
-        if heard && let Some(acknowledged) = self.acknowledged.take() {
-            self.expected = vec![acknowledged];
-        }
-        heard
+        true
     }
 
     /// The object that the kernel refuses, and why, where it has done so again on a state that was read back: then it is
@@ -178,11 +203,13 @@ impl<D: Dataplane> Committer<D> {
                     info!(attempts, "the ruleset is in force again as it should be");
                 }
                 if !std::mem::replace(&mut self.settled, true) {
-                    match outcome {
-                        Outcome::Unchanged => {
-                            info!("the policies are in force: there was nothing to change");
-                        }
-                        _ => info!("the policies are in force"),
+                    let unchanged = match outcome {
+                        Outcome::Committed(summary) => summary.only_adopts(),
+                        _ => true,
+                    };
+                    match unchanged {
+                        true => info!("the policies are in force: there was nothing to change"),
+                        false => info!("the policies are in force"),
                     }
                 }
                 outcome
@@ -192,6 +219,7 @@ impl<D: Dataplane> Committer<D> {
     }
 
     fn attempt(&mut self, desired: &Ruleset) -> Result<Outcome, DataplaneError> {
+        let desired = &desired.with_ownership(self.ownership);
         let (current, read) = match self.acknowledged.take() {
             Some(acknowledged) => (acknowledged, false),
             None => match self.looked.take() {
@@ -243,20 +271,26 @@ impl<D: Dataplane> Committer<D> {
             metrics.drift_repaired();
         }
         self.observer.in_force();
+        let what = match summary.only_adopts() {
+            true => "nothing but their owner changes: ",
+            false => "committed: ",
+        };
         info!(
             messages = committed.messages,
             bytes = committed.bytes,
             took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            "committed: {summary}"
+            "{what}{summary}"
         );
         Ok(Outcome::Committed(summary))
     }
 
     /// Reads what the dataplane holds, and looks whether somebody else has changed it.
     fn read_back(&mut self) -> Result<Ruleset, DataplaneError> {
-        let read = self.dataplane.read(&self.tables).inspect_err(|_| {
-            self.observer.metrics.error(ErrorKind::ReadBack);
-        })?;
+        let read = match (self.touched.take(), self.expected.as_slice()) {
+            (Some(touched), [known]) => self.dataplane.reread(known, &touched),
+            _ => self.dataplane.read(&self.tables),
+        };
+        let read = read.inspect_err(|_| self.observer.metrics.error(ErrorKind::ReadBack))?;
         self.held = Held::by(&read);
         self.observer.metrics.holds(self.held);
         // Interval sets that nothing names may be there already: what was to follow them was not taken.

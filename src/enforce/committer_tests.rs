@@ -2,8 +2,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use selvedge_nft::{
-    Chain, Datatype, Elements, Fake, Family, Fault, Field, Key, Name, Op, Rule, Ruleset, Set,
-    SetHeader, Statement, Table, TableId, Verdict, errno,
+    Chain, Datatype, Elements, Fake, Family, Fault, Field, Key, Name, Op, Ownership, Rule, Ruleset,
+    Set, SetHeader, Statement, Table, TableId, Verdict, errno,
 };
 
 use super::*;
@@ -269,4 +269,81 @@ fn rules_that_are_refused_after_their_sets_are_no_drift() {
     let outcome = committer.reconcile(&looking_up("two"), false, at);
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
     assert_eq!(fake.ruleset(), looking_up("two"));
+}
+
+/// What one that is started on the kernel does to make it hold the chains, and how it ends: with a dead one's tables.
+fn started(fake: &Fake, ownership: Ownership, chains: &[&str]) -> Vec<Op> {
+    let committer = Committer::new(fake.clone(), vec![table()]);
+    let mut committer = committer.with_ownership(ownership);
+    let outcome = committer.reconcile(&ruleset(chains), true, Instant::now());
+    assert!(!matches!(outcome, Outcome::Retry(_)), "{outcome:?}");
+    assert_eq!(fake.ruleset(), ruleset(chains).with_ownership(ownership));
+    // It goes on to change what is its own.
+    committer.reconcile(&ruleset(&["a", "z"]), true, Instant::now());
+    committer.reconcile(&ruleset(chains), true, Instant::now());
+    fake.abandon();
+    let log = fake.take_log();
+    let first = if log.len() > 2 {
+        log.into_iter().next()
+    } else {
+        None
+    };
+    first.map(|transaction| transaction.ops).unwrap_or_default()
+}
+
+#[test]
+fn a_restart_adopts_what_was_owned_and_changes_nothing_else() {
+    let fake = Fake::new();
+    started(&fake, Ownership::Own, &["a"]);
+    let adopt = Op::AdoptTable { table: table() };
+    assert_eq!(started(&fake, Ownership::Own, &["a"]), [adopt.clone()]);
+    // With something to change, it is one transaction.
+    let ops = started(&fake, Ownership::Own, &["a", "b"]);
+    assert_eq!(ops.first(), Some(&adopt));
+    assert_eq!(ops.len(), 3, "{ops:?}");
+}
+
+#[test]
+fn ownership_that_is_switched_replaces_the_table_in_one_transaction() {
+    let fake = Fake::new();
+    started(&fake, Ownership::Anyone, &["a"]);
+    for ownership in [Ownership::Own, Ownership::Anyone, Ownership::Own] {
+        let ops = started(&fake, ownership, &["a"]);
+        let delete = Op::DeleteTable { table: table() };
+        assert_eq!(ops.first(), Some(&delete), "{ownership:?}");
+        assert!(matches!(ops.get(1), Some(Op::AddTable { .. })), "{ops:?}");
+    }
+    let (fake, none) = (Fake::new(), Vec::new());
+    started(&fake, Ownership::Anyone, &["a"]);
+    assert_eq!(started(&fake, Ownership::Anyone, &["a"]), none);
+}
+
+#[test]
+fn a_table_of_somebody_else_s_is_tried_again_and_nobody_is_blamed() {
+    let (committer, fake) = holding(ruleset(&["theirs"]).with_ownership(Ownership::Other(7)));
+    let mut committer = committer.with_ownership(Ownership::Own);
+    let mut at = Instant::now();
+    for _ in 0..3 {
+        at = retry_at(committer.reconcile(&ruleset(&["a"]), false, at));
+        assert!(committer.offender().is_none());
+    }
+    fake.interfere(|held| *held = Ruleset::default());
+    let outcome = committer.reconcile(&ruleset(&["a"]), false, at);
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    assert_eq!(
+        fake.ruleset(),
+        ruleset(&["a"]).with_ownership(Ownership::Own)
+    );
+}
+
+#[test]
+fn only_an_adoption_is_no_change_in_a_summary() {
+    let ops = vec![Op::AdoptTable { table: table() }; 2];
+    let mut transaction = Transaction { ops };
+    let summary = Summary::of(&transaction, &Ruleset::default());
+    assert!(summary.only_adopts());
+    assert_eq!(summary.to_string(), "2 tables taken over");
+    transaction.ops.push(Op::DeleteTable { table: table() });
+    assert!(!Summary::of(&transaction, &Ruleset::default()).only_adopts());
+    assert!(!Summary::default().only_adopts());
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use selvedge_nft::{Conntrack, Dataplane, DataplaneError, IfName, InvalidName, Kernel};
+use selvedge_nft::{Conntrack, Dataplane, DataplaneError, IfName, InvalidName, Kernel, Ownership};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub http: HttpAddress,
     /// Whether connections are ended that a change of policy denies.
     pub revoke: bool,
+    /// Whether nobody else may change the tables, where the kernel can keep others from it.
+    pub own_table: bool,
 }
 
 /// Where the objects come from.
@@ -156,10 +158,11 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
 /// # Errors
 /// As [`run`], whose lock it does not take.
 pub async fn run_on<D: Dataplane>(
-    dataplane: D,
+    mut dataplane: D,
     interference: Option<AsyncFd<OwnedFd>>,
     settings: Settings,
 ) -> Result<(), DaemonError> {
+    let ownership = ownership(settings.own_table, &mut dataplane)?;
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| DaemonError::Signals { source })?;
     let mut interrupt =
@@ -172,7 +175,9 @@ pub async fn run_on<D: Dataplane>(
         HttpAddress::Off => None,
     };
     let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
-    let reconciler = reconciler.observed_by(observer.clone());
+    let reconciler = reconciler
+        .observed_by(observer.clone())
+        .with_ownership(ownership);
     let (sender, mut inputs) = mpsc::unbounded_channel();
     let feed = |part| Feed {
         part,
@@ -266,6 +271,20 @@ pub async fn run_on<D: Dataplane>(
     links.abort();
     info!("selvedge ends; the rules stay in force (`selvedge cleanup` removes them)");
     Ok(())
+}
+
+/// Whose the tables are to be: ours, if that is wanted and the kernel knows of it.
+fn ownership(own_table: bool, dataplane: &mut impl Dataplane) -> Result<Ownership, DataplaneError> {
+    if !own_table {
+        return Ok(Ownership::Anyone);
+    }
+    if dataplane.can_own()? {
+        return Ok(Ownership::Own);
+    }
+    info!(
+        "this kernel, older than Linux 6.9, can't keep others from changing the ruleset; what they change is put right"
+    );
+    Ok(Ownership::Anyone)
 }
 
 /// Begins to listen for what others do to our tables; what becomes readable when there is something.

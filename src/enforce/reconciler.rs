@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use selvedge_nft::{Dataplane, Ruleset};
+use selvedge_nft::{Dataplane, Ownership, Ruleset};
 
 use super::committer::{Committer, Outcome};
 use super::inherited::Inherited;
@@ -67,6 +67,13 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn observed_by(mut self, observer: Arc<Observer>) -> Self {
         self.committer = self.committer.observed_by(observer.clone());
         self.observer = observer;
+        self
+    }
+
+    /// Whose the tables are to be; see [`Committer::with_ownership`].
+    #[must_use]
+    pub fn with_ownership(mut self, ownership: Ownership) -> Self {
+        self.committer = self.committer.with_ownership(ownership);
         self
     }
 

@@ -11,6 +11,8 @@ use crate::observe::Held;
 pub struct Summary {
     /// Tables made.
     pub tables_added: usize,
+    /// Tables adopted: nothing in them changes.
+    pub tables_adopted: usize,
     /// Tables deleted.
     pub tables_deleted: usize,
     /// Chains made.
@@ -38,6 +40,7 @@ impl Summary {
         for op in &transaction.ops {
             match op {
                 Op::AddTable { .. } => sum.tables_added += 1,
+                Op::AdoptTable { .. } => sum.tables_adopted += 1,
                 Op::DeleteTable { table } => {
                     sum.tables_deleted += 1;
                     let held = current.tables.get(table).map(|t| Held::by_table(t));
@@ -65,6 +68,16 @@ impl Summary {
         sum
     }
 
+    /// Whether it changes no more than who may change the tables.
+    pub fn only_adopts(&self) -> bool {
+        let tables_adopted = self.tables_adopted;
+        let adopts = Self {
+            tables_adopted,
+            ..Self::default()
+        };
+        tables_adopted > 0 && *self == adopts
+    }
+
     /// How much is held after the transaction, of what was held before it.
     pub fn applied_to(&self, held: Held) -> Held {
         let after = |held: usize, added: usize, deleted| (held + added).saturating_sub(deleted);
@@ -77,7 +90,8 @@ impl Summary {
 }
 
 impl fmt::Display for Summary {
-    /// `tables +2, chains +3 ~1 -1, rules +12, sets +1, elements +40 -2`; what is zero is left out.
+    /// `tables +2, chains +3 ~1 -1, rules +12, sets +1, elements +40 -2`, or `2 tables taken over, chains +3`; what is
+    /// zero is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
             ("tables", self.tables_added, 0, self.tables_deleted),
@@ -92,6 +106,10 @@ impl fmt::Display for Summary {
             ("elements", self.elements_added, 0, self.elements_deleted),
         ];
         let mut separator = "";
+        if self.tables_adopted > 0 {
+            write!(f, "{} tables taken over", self.tables_adopted)?;
+            separator = ", ";
+        }
         for (what, added, rewritten, deleted) in parts {
             if added + rewritten + deleted == 0 {
                 continue;

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use selvedge_lab::stage::live::IN_FORCE;
 use serde_json::json;
 
 use super::{Error, PATIENCE, Shop, from};
@@ -58,7 +59,10 @@ fn without_an_api_server_a_restarted_daemon_changes_nothing() -> Result<(), Erro
 
 #[test]
 fn drift_is_put_right_at_once() -> Result<(), Error> {
-    let (mut shop, daemon) = Shop::enforced()?;
+    let mut shop = Shop::new()?;
+    let daemon = shop.live.run_command(1)?.args(["--own-table", "off"]);
+    let daemon = daemon.daemon()?;
+    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
     shop.policy("closed", &json!([]))?;
     shop.reaches(false)?;
     let before = shop.live.ruleset(1)?;

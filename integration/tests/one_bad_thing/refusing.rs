@@ -83,6 +83,7 @@ impl InProcess {
             bridge: None,
             http: HttpAddress::default(),
             revoke: true,
+            own_table: true,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = node.node.netns().spawn({

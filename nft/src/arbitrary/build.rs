@@ -11,7 +11,7 @@ use super::sets::{ElementsSeed, SetSeed, VerdictSeed};
 use crate::name::Name;
 use crate::rule::{Field, Operator, Rule, Statement, Verdict};
 use crate::ruleset::{
-    Chain, Counter, Elements, Family, MapEntry, Ruleset, Set, SetHeader, Table, TableId,
+    Chain, Counter, Elements, Family, MapEntry, Ownership, Ruleset, Set, SetHeader, Table, TableId,
 };
 
 pub(super) fn ruleset(seeds: &BTreeMap<TableId, TableSeed>) -> Ruleset {
@@ -49,6 +49,7 @@ impl Builder<'_> {
             (name.clone(), Arc::new(chain))
         });
         Table {
+            ownership: Ownership::Anyone,
             comment: self.seed.comment.clone(),
             counters: counters.collect(),
             sets: sets

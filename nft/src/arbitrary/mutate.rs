@@ -64,6 +64,7 @@ pub(super) fn share(first: &Ruleset, second: &Ruleset) -> Ruleset {
 
 fn share_table(first: &Table, second: &Table) -> Table {
     Table {
+        ownership: second.ownership,
         comment: second.comment.clone(),
         counters: share_map(&first.counters, &second.counters, |_, new| new.clone()),
         sets: share_map(&first.sets, &second.sets, share_set),

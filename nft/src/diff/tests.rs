@@ -9,7 +9,7 @@ use crate::dataplane::Dataplane;
 use crate::diff;
 use crate::fake::Fake;
 use crate::rule::{Field, Rule, Statement, Verdict};
-use crate::ruleset::{Chain, Counter, Family, Hook, Ruleset, Set, Table};
+use crate::ruleset::{Chain, Counter, Family, Hook, Ownership, Ruleset, Set, Table};
 use crate::testing::{
     base, chain, comment, handmade, jump, key, keys, map, name, namespace, ranges, sorted_listing,
     table_id, v4,
@@ -464,4 +464,60 @@ proptest! {
         fake.commit(&diff(&Ruleset::default(), &b)).unwrap();
         prop_assert!(diff(&fake.ruleset(), &b).is_empty());
     }
+}
+
+/// The operations between two ownerships of one ruleset, which the fake must take; rules and elements are left out.
+fn hands(from: Ownership, to: Ownership) -> Vec<String> {
+    let ruleset = handmade();
+    let (current, desired) = (ruleset.with_ownership(from), ruleset.with_ownership(to));
+    let transaction = diff(&current, &desired);
+    let mut fake = Fake::new();
+    fake.interfere(|ruleset| *ruleset = current);
+    fake.commit(&transaction).unwrap();
+    assert_eq!(fake.ruleset(), desired);
+    let tables = transaction.ops.iter().filter(|op| op.object().is_none());
+    let words: Vec<String> = tables.map(ToString::to_string).collect();
+    assert!(words.iter().any(|op| op.starts_with("delete")) || words.len() == transaction.len());
+    words
+}
+
+#[test]
+fn an_orphan_is_adopted_and_any_other_table_changes_hands_anew() {
+    use Ownership::{Anyone, Orphan, Own};
+    let adopted: Vec<String> = handmade()
+        .tables
+        .keys()
+        .map(|id| format!("adopt table {id}"))
+        .collect();
+    assert_eq!(hands(Orphan, Own), adopted);
+    let anew: Vec<String> = handmade()
+        .tables
+        .keys()
+        .flat_map(|id| [format!("delete table {id}"), format!("add table {id}")])
+        .collect();
+    for (from, to) in [(Anyone, Own), (Own, Anyone), (Orphan, Anyone)] {
+        assert_eq!(hands(from, to), anew, "{from:?} to {to:?}");
+    }
+    for same in [Anyone, Own] {
+        assert_eq!(hands(same, same), [""; 0]);
+    }
+}
+
+#[test]
+fn an_orphan_is_adopted_before_all_else() {
+    let of = |table: Table, ownership| {
+        let id = table_id(Family::Inet, "t");
+        let tables = [(id, Arc::new(table))].into_iter().collect();
+        Ruleset { tables }.with_ownership(ownership)
+    };
+    let current = of(table([], [("a", Chain::default())]), Ownership::Orphan);
+    let desired = of(table([], [("b", Chain::default())]), Ownership::Own);
+    let ops = diff(&current, &desired).ops;
+    let words: Vec<String> = ops.iter().map(ToString::to_string).collect();
+    let expected = [
+        "adopt table inet t",
+        "delete chain inet t a",
+        "add chain inet t b",
+    ];
+    assert_eq!(words, expected);
 }

@@ -9,7 +9,7 @@ use crate::dataplane::DataplaneError;
 use crate::name::Name;
 use crate::refs::Reference;
 use crate::rule::{Field, Rule, Statement};
-use crate::ruleset::{Chain, Elements, Ruleset, Set, SetHeader, Table, TableId};
+use crate::ruleset::{Chain, Elements, Ownership, Ruleset, Set, SetHeader, Table, TableId};
 use crate::transaction::Op;
 use crate::value::{Datatype, Key};
 
@@ -35,7 +35,7 @@ pub mod errno {
     pub const ENOBUFS: i32 = 105;
 }
 
-use errno::{EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP};
+use errno::{EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
 
 type Errno = i32;
 
@@ -126,16 +126,32 @@ impl State {
 
     fn apply(&mut self, op: &Op) -> Result<(), Errno> {
         match op {
-            Op::AddTable { table, comment } => {
+            Op::AddTable {
+                table,
+                comment,
+                owned,
+            } => {
                 absent(&self.ruleset.tables, table)?;
                 let new = Table {
+                    ownership: match owned {
+                        true => Ownership::Own,
+                        false => Ownership::Anyone,
+                    },
                     comment: comment.clone(),
                     ..Table::default()
                 };
                 self.ruleset.tables.insert(table.clone(), Arc::new(new));
                 self.uses.insert(table.clone(), Uses::default());
             }
+            Op::AdoptTable { table } => {
+                let (table, _) = self.table(table)?;
+                match table.ownership {
+                    Ownership::Orphan | Ownership::Own => table.ownership = Ownership::Own,
+                    Ownership::Anyone | Ownership::Other(_) => return Err(EOPNOTSUPP),
+                }
+            }
             Op::DeleteTable { table } => {
+                self.table(table)?;
                 self.ruleset.tables.remove(table).ok_or(ENOENT)?;
                 self.uses.remove(table);
             }
@@ -257,6 +273,9 @@ impl State {
 
     fn table(&mut self, id: &TableId) -> Result<(&mut Table, &mut Uses), Errno> {
         let table = self.ruleset.tables.get_mut(id).ok_or(ENOENT)?;
+        if let Ownership::Other(_) = table.ownership {
+            return Err(EPERM);
+        }
         let uses = self.uses.get_mut(id).ok_or(ENOENT)?;
         Ok((Arc::make_mut(table), uses))
     }

@@ -7,7 +7,7 @@ use crate::diff;
 use crate::fake::{Fake, Fault, errno};
 use crate::name::Name;
 use crate::rule::{Field, Rule, Statement, Verdict};
-use crate::ruleset::{Chain, Elements, Family, Hook, Ruleset, Set, Table};
+use crate::ruleset::{Chain, Elements, Family, Hook, Ownership, Ruleset, Set, Table};
 use crate::testing::{base, chain, jump, key, keys, map, name, namespace, ranges, table_id, v4};
 use crate::text::script;
 use crate::transaction::{Op, Transaction};
@@ -340,4 +340,30 @@ fn a_header_without_a_key_is_refused() {
     };
     let mut fake = holding(&table(vec![], vec![]));
     assert_eq!(refusal(&mut fake, vec![op]), (0, errno::EINVAL));
+}
+
+#[test]
+fn only_orphans_are_adopted_and_what_is_another_s_is_left_alone() {
+    let small = table(Vec::new(), vec![("c", Chain::default())]);
+    let adopt = || Op::AdoptTable {
+        table: table_id(Family::Inet, "selvedge"),
+    };
+    let with = |ownership| {
+        let fake = Fake::new();
+        fake.interfere(|held| *held = small.with_ownership(ownership));
+        fake
+    };
+    assert_eq!(
+        refusal(&mut with(Ownership::Anyone), vec![adopt()]),
+        (0, errno::EOPNOTSUPP)
+    );
+    for op in [adopt(), delete_chain("c")] {
+        let refused = refusal(&mut with(Ownership::Other(7)), vec![op]);
+        assert_eq!(refused, (0, errno::EPERM));
+    }
+    let mut fake = with(Ownership::Orphan);
+    fake.commit(&Transaction { ops: vec![adopt()] }).unwrap();
+    assert_eq!(fake.ruleset(), small.with_ownership(Ownership::Own));
+    fake.abandon();
+    assert_eq!(fake.ruleset(), small.with_ownership(Ownership::Orphan));
 }

@@ -8,10 +8,10 @@ use super::elements::{self, Change};
 use super::encode;
 use super::ffi::{self, Object, Scratch};
 use super::objects::{
-    chain_object, comment_data, counter_object, family_number, rule_object, set_object,
-    table_object,
+    TABLE_OWNED, chain_object, comment_data, counter_object, family_number, rule_object,
+    set_object, table_object,
 };
-use super::wire::{self, Header, nft_message};
+use super::wire::{self, Header, NFT_HEADER, nft_message};
 use crate::name::Name;
 use crate::ruleset::{Elements, SetHeader, TableId};
 use crate::transaction::{Op, Transaction};
@@ -71,6 +71,12 @@ impl Batch {
             first_seq,
             op_seqs,
         })
+    }
+
+    /// The batch without its end: the kernel checks all of it, answers, and carries nothing out (`nfnetlink_rcv_batch`).
+    pub(super) fn trial(mut self) -> Self {
+        self.bytes.truncate(self.bytes.len() - NFT_HEADER);
+        self
     }
 
     /// The sequence number of the last message before the batch's end: the one that is acknowledged.
@@ -145,13 +151,23 @@ impl Encoder {
 
     fn op(&mut self, op: &Op) -> io::Result<()> {
         match op {
-            Op::AddTable { table, comment } => {
+            Op::AddTable {
+                table,
+                comment,
+                owned,
+            } => {
                 let mut object = table_object(table)?;
-                object.set_u32(ffi::table::FLAGS, 0);
+                let flags = if *owned { TABLE_OWNED } else { 0 };
+                object.set_u32(ffi::table::FLAGS, flags);
                 if let Some(data) = comment_data(comment.as_ref())? {
                     object.set_bytes(ffi::table::USER_DATA, &data)?;
                 }
                 self.push(object, table, libc::NFT_MSG_NEWTABLE, CREATE);
+            }
+            Op::AdoptTable { table } => {
+                let mut object = table_object(table)?;
+                object.set_u32(ffi::table::FLAGS, TABLE_OWNED);
+                self.push(object, table, libc::NFT_MSG_NEWTABLE, 0);
             }
             Op::DeleteTable { table } => {
                 self.push(table_object(table)?, table, libc::NFT_MSG_DELTABLE, 0);

@@ -35,10 +35,11 @@ use std::time::Duration;
 
 use nftnl::nftnl_sys::libc;
 
-use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference};
-use crate::ruleset::{Ruleset, TableId};
+use crate::dataplane::{Committed, Dataplane, DataplaneError, Interference, Parts, Touched};
+use crate::name::Name;
+use crate::ruleset::{Family, Ruleset, TableId};
 use crate::survey::Survey;
-use crate::transaction::Transaction;
+use crate::transaction::{Op, Transaction};
 use batch::{Batch, Unsayable};
 use monitor::Monitor;
 use read::Reader;
@@ -144,6 +145,50 @@ impl Kernel {
         }
     }
 
+    /// Reads what was touched if nothing changes meanwhile.
+    fn reread_once(&mut self, known: &Ruleset, touched: &Touched) -> Result<Ruleset, Fault> {
+        let mut reader = self.reader();
+        let before = reader.generation()?;
+        let mut ruleset = known.clone();
+        for (id, parts) in &touched.tables {
+            let read = match (known.tables.get(id), parts) {
+                (Some(known), Parts::These { chains, sets }) => {
+                    reader.parts(id, known, chains, sets)?
+                }
+                _ => reader.table(id)?,
+            };
+            match read {
+                Some(table) => ruleset.tables.insert(id.clone(), Arc::new(table)),
+                None => ruleset.tables.remove(id),
+            };
+        }
+        match reader.generation()? == before {
+            true => Ok(ruleset),
+            false => Err(Fault::Changed),
+        }
+    }
+
+    /// Encodes a transaction with the sequence numbers that come next.
+    fn encode(&mut self, transaction: &Transaction) -> Result<Batch, DataplaneError> {
+        if self.seq > u32::MAX / 2 {
+            self.seq = 0;
+        }
+        let unsayable = |Unsayable { index, reason }| DataplaneError::Refused {
+            operation: transaction
+                .ops
+                .get(index)
+                .map(batch::describe)
+                .unwrap_or_default(),
+            index: Some(index),
+            source: reason,
+        };
+        let batch = Batch::encode(transaction, self.seq + 1).map_err(unsayable)?;
+        if batch.messages > 0 {
+            self.seq = batch.last_seq() + 1;
+        }
+        Ok(batch)
+    }
+
     fn carry_out(
         &mut self,
         batch: &Batch,
@@ -244,7 +289,14 @@ fn refused(batch: &Batch, transaction: &Transaction, seq: u32, errno: i32) -> Da
     let source = io::Error::from_raw_os_error(errno);
     match index.and_then(|index| transaction.ops.get(index)) {
         Some(op) => DataplaneError::Refused {
-            operation: batch::describe(op),
+            // Permission itself is asked of the batch as a whole (`nft_table_lookup`).
+            operation: match errno {
+                libc::EPERM => format!(
+                    "{}, which belongs to another process as long as that runs",
+                    batch::describe(op)
+                ),
+                _ => batch::describe(op),
+            },
             index,
             source,
         },
@@ -262,30 +314,48 @@ fn refused(batch: &Batch, transaction: &Transaction, seq: u32, errno: i32) -> Da
 }
 
 impl Dataplane for Kernel {
+    /// The kernel is asked to check a transaction that makes such a table, and not to carry it out.
+    fn can_own(&mut self) -> Result<bool, DataplaneError> {
+        let name = format!("selvedge-trial-{}", self.port_id());
+        let name = Name::new(&name).map_err(|error| DataplaneError::Malformed {
+            object: "the name of a table".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let add = Op::AddTable {
+            table: TableId {
+                family: Family::Inet,
+                name,
+            },
+            comment: None,
+            owned: true,
+        };
+        let transaction = Transaction { ops: vec![add] };
+        let trial = self.encode(&transaction)?.trial();
+        match self.carry_out(&trial, &transaction) {
+            Ok(()) => Ok(true),
+            Err(DataplaneError::Refused { source, .. })
+                if [Some(libc::EOPNOTSUPP), Some(libc::EINVAL)]
+                    .contains(&source.raw_os_error()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError> {
         repeated(|| self.read_once(tables))
     }
 
+    fn reread(&mut self, known: &Ruleset, touched: &Touched) -> Result<Ruleset, DataplaneError> {
+        repeated(|| self.reread_once(known, touched))
+    }
+
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError> {
-        if self.seq > u32::MAX / 2 {
-            self.seq = 0;
-        }
-        let batch =
-            Batch::encode(transaction, self.seq + 1).map_err(|Unsayable { index, reason }| {
-                DataplaneError::Refused {
-                    operation: transaction
-                        .ops
-                        .get(index)
-                        .map(batch::describe)
-                        .unwrap_or_default(),
-                    index: Some(index),
-                    source: reason,
-                }
-            })?;
+        let batch = self.encode(transaction)?;
         if batch.messages == 0 {
             return Ok(Committed::default());
         }
-        self.seq = batch.last_seq() + 1;
         match batch.bytes.len() > LARGE_BATCH && self.monitor.is_some() {
             true => self.carry_out_unheard(&batch, transaction)?,
             false => self.carry_out(&batch, transaction)?,

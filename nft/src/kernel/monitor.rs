@@ -4,16 +4,15 @@
 //! (`nf_tables_commit`). While anyone listens to them a transaction of a million elements takes 60 times as long, so the
 //! group is left for the time of a large one of ours, and the generation says whether anything was missed.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nftnl::nftnl_sys::libc;
 
 use super::objects::family_of;
-use super::read::{GENERATION_ATTR, TABLE_ATTR};
+use super::read::{CHAIN_NAME_ATTR, GENERATION_ATTR, RULE_CHAIN_ATTR, SET_ATTR, TABLE_ATTR};
 use super::socket::Socket;
 use super::wire::{self, Message};
-use crate::dataplane::{DataplaneError, Interference, Process};
+use crate::dataplane::{DataplaneError, Interference, Parts, Process, Touched};
 use crate::name::Name;
 use crate::ruleset::TableId;
 
@@ -29,7 +28,7 @@ pub(super) struct Monitor {
     /// The port whose changes are our own.
     own: u32,
     /// What of the transaction that is being told concerns us.
-    touched: BTreeSet<TableId>,
+    touched: Touched,
     /// Whether something may have gone unheard.
     missed: bool,
 }
@@ -42,7 +41,7 @@ impl Monitor {
             socket,
             tables,
             own,
-            touched: BTreeSet::new(),
+            touched: Touched::default(),
             missed: false,
         };
         monitor.listen()?;
@@ -102,11 +101,7 @@ impl AsFd for Monitor {
 }
 
 /// Takes one message in; the last one of a transaction that touched a table of ours gives what it comes to.
-fn take(
-    message: Message<'_>,
-    tables: &[TableId],
-    touched: &mut BTreeSet<TableId>,
-) -> Option<Interference> {
+fn take(message: Message<'_>, tables: &[TableId], touched: &mut Touched) -> Option<Interference> {
     let [operation, subsystem] = message.kind().to_le_bytes();
     if i32::from(subsystem) != libc::NFNL_SUBSYS_NFTABLES {
         return None;
@@ -117,12 +112,28 @@ fn take(
         let name = Name::new(&attribute(TABLE_ATTR)?.text()).ok()?;
         let id = TableId { family, name };
         if tables.contains(&id) {
-            touched.insert(id);
+            let named = |kind| Name::new(&attribute(kind)?.text()).ok();
+            let parts = match i32::from(operation) {
+                libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_DELCHAIN => {
+                    named(CHAIN_NAME_ATTR).map(Parts::chain)
+                }
+                libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE => {
+                    named(RULE_CHAIN_ATTR).map(Parts::chain)
+                }
+                libc::NFT_MSG_NEWSET
+                | libc::NFT_MSG_DELSET
+                | libc::NFT_MSG_NEWSETELEM
+                | libc::NFT_MSG_DELSETELEM => named(SET_ATTR).map(Parts::set),
+                _ => None,
+            };
+            // What has no place among the values is told of its table only.
+            let tables = [(id, parts.unwrap_or(Parts::All))].into();
+            touched.join(Touched { tables });
         }
         return None;
     }
     attribute(GENERATION_ATTR)?;
-    let tables: Vec<TableId> = std::mem::take(touched).into_iter().collect();
+    let touched = std::mem::take(touched);
     let id = attribute(PROCESS_ID_ATTR).and_then(|attr| attr.u32().ok());
     let by = id.map(|id| Process {
         id,
@@ -130,7 +141,7 @@ fn take(
             .map(|attr| attr.text())
             .unwrap_or_default(),
     });
-    (!tables.is_empty()).then_some(Interference::Changed { tables, by })
+    (!touched.tables.is_empty()).then_some(Interference::Changed { touched, by })
 }
 
 /// Whether nothing but one transaction of ours has happened between two generations.

@@ -10,7 +10,7 @@ use super::ffi::{self, Object};
 use super::userdata;
 use crate::name::{Comment, Name};
 use crate::ruleset::{
-    BaseChain, Chain, ChainPolicy, Elements, Family, Hook, Set, SetHeader, TableId,
+    BaseChain, Chain, ChainPolicy, Elements, Family, Hook, Ownership, Set, SetHeader, TableId,
 };
 use crate::value::Datatype;
 
@@ -20,6 +20,13 @@ const SET_CONCAT: u32 = 0x80;
 const DATA_VERDICT: u32 = 0xffff_ff00;
 /// Bits that one type takes in a concatenation's key type, in nft.
 const TYPE_BITS: u32 = 6;
+
+/// `NFT_TABLE_F_OWNER`, since Linux 5.12.
+const TABLE_OWNER: u32 = 0x2;
+/// `NFT_TABLE_F_PERSIST`, since Linux 6.9.
+const TABLE_PERSIST: u32 = 0x4;
+/// The flags of a table that is ours alone while we live, and anyone's afterwards.
+pub(super) const TABLE_OWNED: u32 = TABLE_OWNER | TABLE_PERSIST;
 
 /// nft's number for a type, which the kernel keeps for it.
 const fn type_number(datatype: Datatype) -> u32 {
@@ -85,6 +92,17 @@ pub(super) fn table_object(table: &TableId) -> io::Result<Object<ffi::Table>> {
     let mut object = Object::new()?;
     object.set_text(ffi::table::NAME, table.name.as_str())?;
     Ok(object)
+}
+
+/// Who may change a table with these flags and this owner, as the socket with the port `own` sees it; `None` for other flags.
+pub(super) fn ownership(flags: u32, owner: Option<u32>, own: u32) -> Option<Ownership> {
+    match (flags, owner) {
+        (0, _) => Some(Ownership::Anyone),
+        (TABLE_PERSIST, _) => Some(Ownership::Orphan),
+        (TABLE_OWNED, Some(owner)) if owner == own => Some(Ownership::Own),
+        (TABLE_OWNED | TABLE_OWNER, Some(owner)) if owner != own => Some(Ownership::Other(owner)),
+        _ => None,
+    }
 }
 
 pub(super) fn counter_object(table: &TableId, name: &Name) -> io::Result<Object<ffi::Stateful>> {

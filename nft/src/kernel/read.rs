@@ -3,7 +3,7 @@
 //! What the values can't say is not left out: the object it belongs to (or the table, for one that has no place among
 //! the values) gets a comment that no desired object has, so that a diff makes it anew. See [`Comment::is_foreign`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +15,7 @@ use super::decode;
 use super::elements::{Dump, Outcome};
 use super::expr::OBJECT_COUNTER;
 use super::ffi::{self, Object};
-use super::objects::{CHAIN_BINDING, chain, family_number, set};
+use super::objects::{CHAIN_BINDING, chain, family_number, ownership, set};
 use super::request::{Answer, Fault, Question, ask, malformed};
 use super::socket::Socket;
 use super::userdata;
@@ -31,13 +31,17 @@ const TORN_PAUSE: Duration = Duration::from_millis(5);
 
 /// The first attribute of all of nf_tables' messages: the table's name. The second of an element list: the set's.
 pub(super) const TABLE_ATTR: u16 = 1;
-const SET_ATTR: u16 = 2;
+pub(super) const SET_ATTR: u16 = 2;
+/// `NFTA_CHAIN_NAME`.
+pub(super) const CHAIN_NAME_ATTR: u16 = 3;
+/// `NFTA_TABLE_OWNER`.
+pub(super) const TABLE_OWNER_ATTR: u16 = 7;
 /// `NFTA_FLOWTABLE_NAME`.
 const FLOWTABLE_NAME_ATTR: u16 = 2;
 /// `NFT_MSG_GETFLOWTABLE`.
 const GET_FLOWTABLE: libc::c_int = 23;
 /// `NFTA_RULE_CHAIN`.
-const RULE_CHAIN_ATTR: u16 = 2;
+pub(super) const RULE_CHAIN_ATTR: u16 = 2;
 /// `NFTA_GEN_ID`.
 pub(super) const GENERATION_ATTR: u16 = 1;
 
@@ -46,6 +50,17 @@ pub(super) struct Reader<'a> {
     pub socket: &'a mut Socket,
     /// The last sequence number used.
     pub seq: &'a mut u32,
+}
+
+/// Which objects of a kind.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    /// All of a table.
+    All,
+    /// The one that an attribute names, if it is there.
+    Named(u16, &'a Name),
+    /// All that belong to what an attribute names.
+    Of(u16, &'a Name),
 }
 
 fn unreadable(object: &str, error: &io::Error) -> DataplaneError {
@@ -73,15 +88,31 @@ impl Reader<'_> {
         table: &TableId,
         each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
     ) -> Result<(), Fault> {
+        self.objects(operation, table, Which::All, each)
+    }
+
+    /// Objects of a kind in a table.
+    fn objects(
+        &mut self,
+        operation: libc::c_int,
+        table: &TableId,
+        which: Which<'_>,
+        each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
+    ) -> Result<(), Fault> {
         let question = Question {
             operation,
             family: family_number(table.family),
-            all: true,
+            all: !matches!(which, Which::Named(..)),
         };
-        let name = |out: &mut Vec<u8>| wire::put_text(out, TABLE_ATTR, table.name.as_str());
-        match self.ask(question, name, each)? {
-            Answer::Complete => Ok(()),
-            Answer::Missing | Answer::Interrupted => Err(Fault::Changed),
+        let names = |out: &mut Vec<u8>| {
+            wire::put_text(out, TABLE_ATTR, table.name.as_str());
+            if let Which::Named(attr, name) | Which::Of(attr, name) = which {
+                wire::put_text(out, attr, name.as_str());
+            }
+        };
+        match (self.ask(question, names, each)?, which) {
+            (Answer::Complete, _) | (Answer::Missing, Which::Named(..)) => Ok(()),
+            (Answer::Missing | Answer::Interrupted, _) => Err(Fault::Changed),
         }
     }
 
@@ -113,12 +144,68 @@ impl Reader<'_> {
 
     /// A table and all that is in it; `None` when it does not exist.
     pub(super) fn table(&mut self, id: &TableId) -> Result<Option<Table>, Fault> {
+        let mut strays = Vec::new();
+        let Some(mut table) = self.empty_table(id, &mut strays)? else {
+            return Ok(None);
+        };
+        self.counters(id, &mut table, &mut strays)?;
+        self.flowtables(id, &mut strays)?;
+        self.sets(id, &mut table, Which::All, &mut strays)?;
+        let mut chains = self.chains(id, Which::All, &mut strays)?;
+        self.rules(id, Which::All, &mut chains)?;
+        table.chains = shared(chains).collect();
+        if !strays.is_empty() {
+            strays.sort();
+            table.comment = Some(Comment::foreign(&strays.join(", ")));
+        }
+        Ok(Some(table))
+    }
+
+    /// A table that was `known` before others touched these parts of it; `None` when it does not exist.
+    pub(super) fn parts(
+        &mut self,
+        id: &TableId,
+        known: &Table,
+        chains: &BTreeSet<Name>,
+        sets: &BTreeSet<Name>,
+    ) -> Result<Option<Table>, Fault> {
+        let mut strays = Vec::new();
+        let Some(found) = self.empty_table(id, &mut strays)? else {
+            return Ok(None);
+        };
+        let as_known = (&found.comment, found.ownership) == (&known.comment, known.ownership);
+        if !(as_known && strays.is_empty()) {
+            return self.table(id);
+        }
+        // Objects that have a name among the values are no strays.
+        let mut table = known.clone();
+        for name in sets {
+            table.sets.remove(name);
+            self.sets(id, &mut table, Which::Named(SET_ATTR, name), &mut strays)?;
+        }
+        for name in chains {
+            let which = Which::Named(CHAIN_NAME_ATTR, name);
+            let mut found = self.chains(id, which, &mut strays)?;
+            self.rules(id, Which::Of(RULE_CHAIN_ATTR, name), &mut found)?;
+            table.chains.remove(name);
+            table.chains.extend(shared(found));
+        }
+        Ok(Some(table))
+    }
+
+    /// A table without what is in it.
+    fn empty_table(
+        &mut self,
+        id: &TableId,
+        strays: &mut Vec<String>,
+    ) -> Result<Option<Table>, Fault> {
         let question = Question {
             operation: libc::NFT_MSG_GETTABLE,
             family: family_number(id.family),
             all: false,
         };
-        let mut found: Option<(Option<Comment>, u32)> = None;
+        let own = self.socket.port_id();
+        let mut found = None;
         let answer = self.ask(
             question,
             |out| wire::put_text(out, TABLE_ATTR, id.name.as_str()),
@@ -127,37 +214,27 @@ impl Reader<'_> {
                     .map_err(|error| unreadable(&format!("table {id}"), &error))?;
                 let comment = object.bytes(ffi::table::USER_DATA);
                 let flags = object.u32(ffi::table::FLAGS).unwrap_or(0);
-                found = Some((comment.and_then(userdata::comment), flags));
+                let owner = message.attrs().find(TABLE_OWNER_ATTR);
+                let owner = owner.and_then(|owner| owner.map(|owner| owner.u32()).transpose());
+                let owner = owner.map_err(|reason| malformed(&format!("table {id}"), &reason))?;
+                let ownership = ownership(flags, owner, own);
+                found = Some((comment.and_then(userdata::comment), flags, ownership));
                 Ok(())
             },
         )?;
-        let (comment, flags) = match (answer, found) {
+        let (comment, flags, ownership) = match (answer, found) {
             (Answer::Missing, _) | (Answer::Complete, None) => return Ok(None),
             (Answer::Interrupted, _) => return Err(Fault::Changed),
             (Answer::Complete, Some(found)) => found,
         };
-        let mut table = Table {
-            comment,
-            ..Table::default()
-        };
-        let mut strays = Vec::new();
-        if flags != 0 {
+        if ownership.is_none() {
             strays.push(format!("table flags {flags:#x}"));
         }
-        self.counters(id, &mut table, &mut strays)?;
-        self.flowtables(id, &mut strays)?;
-        self.sets(id, &mut table, &mut strays)?;
-        let mut chains = self.chains(id, &mut strays)?;
-        self.rules(id, &mut chains)?;
-        table.chains = chains
-            .into_iter()
-            .map(|(name, chain)| (name, Arc::new(chain)))
-            .collect();
-        if !strays.is_empty() {
-            strays.sort();
-            table.comment = Some(Comment::foreign(&strays.join(", ")));
-        }
-        Ok(Some(table))
+        Ok(Some(Table {
+            ownership: ownership.unwrap_or_default(),
+            comment,
+            ..Table::default()
+        }))
     }
 
     fn counters(
@@ -203,10 +280,11 @@ impl Reader<'_> {
         &mut self,
         id: &TableId,
         table: &mut Table,
+        which: Which<'_>,
         strays: &mut Vec<String>,
     ) -> Result<(), Fault> {
         let mut found = Vec::new();
-        self.dump(libc::NFT_MSG_GETSET, id, |message| {
+        self.objects(libc::NFT_MSG_GETSET, id, which, |message| {
             let object = Object::<ffi::Set>::parse(message)
                 .map_err(|error| unreadable(&format!("a set of table {id}"), &error))?;
             if object.text(ffi::set::TABLE).as_deref() != Some(id.name.as_str()) {
@@ -272,10 +350,11 @@ impl Reader<'_> {
     fn chains(
         &mut self,
         id: &TableId,
+        which: Which<'_>,
         strays: &mut Vec<String>,
     ) -> Result<BTreeMap<Name, Chain>, Fault> {
         let mut chains = BTreeMap::new();
-        self.dump(libc::NFT_MSG_GETCHAIN, id, |message| {
+        self.objects(libc::NFT_MSG_GETCHAIN, id, which, |message| {
             // The kernel gives the chains of all tables of the family.
             let table = message.attrs().find(TABLE_ATTR);
             let table = table.map_err(|reason| malformed("a chain", &reason))?;
@@ -297,8 +376,13 @@ impl Reader<'_> {
         Ok(chains)
     }
 
-    fn rules(&mut self, id: &TableId, chains: &mut BTreeMap<Name, Chain>) -> Result<(), Fault> {
-        self.dump(libc::NFT_MSG_GETRULE, id, |message| {
+    fn rules(
+        &mut self,
+        id: &TableId,
+        which: Which<'_>,
+        chains: &mut BTreeMap<Name, Chain>,
+    ) -> Result<(), Fault> {
+        self.objects(libc::NFT_MSG_GETRULE, id, which, |message| {
             let object = format!("a rule of table {id}");
             let read = |attr| match message.attrs().find(attr) {
                 Ok(found) => Ok(found.map(|attr| attr.text()).unwrap_or_default()),
@@ -314,6 +398,11 @@ impl Reader<'_> {
             Ok(())
         })
     }
+}
+
+fn shared(chains: BTreeMap<Name, Chain>) -> impl Iterator<Item = (Name, Arc<Chain>)> {
+    let chains = chains.into_iter();
+    chains.map(|(name, chain)| (name, Arc::new(chain)))
 }
 
 fn rule(id: &TableId, message: Message<'_>) -> Result<Rule, DataplaneError> {

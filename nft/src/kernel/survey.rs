@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nftnl::nftnl_sys::libc;
 
-use super::read::Reader;
+use super::read::{Reader, TABLE_OWNER_ATTR};
 use super::request::{Answer, Fault, Question, malformed};
 use super::wire::{Attr, Malformed, Message};
 use crate::survey::{Survey, SurveyedBase, SurveyedChain, SurveyedTable};
@@ -46,10 +46,13 @@ pub(super) fn survey(reader: &mut Reader<'_>) -> Result<Survey, Fault> {
     let mut places = Places::new();
     dump(reader, libc::NFT_MSG_GETTABLE, "a table", |message| {
         let name = text(message, TABLE_ATTR)?;
+        let owner = message.attrs().find(TABLE_OWNER_ATTR)?;
+        let owner = owner.map(|owner| owner.u32()).transpose()?;
         places.insert((number(message), name.clone()), survey.tables.len());
         survey.tables.push(SurveyedTable {
             family: family(number(message)),
             name,
+            owner,
             ..SurveyedTable::default()
         });
         Ok(())

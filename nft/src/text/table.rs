@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::{Quoted, Style, names, set, statement};
 use crate::name::Name;
-use crate::ruleset::{BaseChain, Chain, ChainPolicy, Counter, Family, Hook, Table, TableId};
+use crate::ruleset::{
+    BaseChain, Chain, ChainPolicy, Counter, Family, Hook, Ownership, Table, TableId,
+};
 
 pub(super) fn table(
     f: &mut fmt::Formatter<'_>,
@@ -13,6 +15,15 @@ pub(super) fn table(
     style: Style,
 ) -> fmt::Result {
     writeln!(f, "table {id} {{")?;
+    let flags = match table.ownership {
+        _ if style == Style::Script => None,
+        Ownership::Anyone => None,
+        Ownership::Own | Ownership::Other(_) => Some("owner,persist"),
+        Ownership::Orphan => Some("persist"),
+    };
+    if let Some(flags) = flags {
+        writeln!(f, "\tflags {flags}")?;
+    }
     if let Some(comment) = &table.comment {
         writeln!(f, "\tcomment {}", Quoted(comment))?;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::diff;
 use crate::rule::{Operator, Rule, Statement, TcpFlags, Verdict};
-use crate::ruleset::{BaseChain, Chain, ChainPolicy, Family, Hook, Ruleset, Table};
+use crate::ruleset::{BaseChain, Chain, ChainPolicy, Family, Hook, Ownership, Ruleset, Table};
 use crate::testing::{accepted, chain, handmade, jump, name, namespace, sorted_listing, table_id};
 use crate::text::names::RESERVED;
 use crate::text::{list, script};
@@ -176,4 +176,24 @@ fn operations_read_as_sentences() {
             "{expected} in {words:#?}"
         );
     }
+}
+
+#[test]
+fn a_listing_says_who_owns_a_table_and_a_script_does_not() {
+    let plain = of(Family::Inet, Table::default());
+    for (ownership, line) in [
+        (Ownership::Anyone, ""),
+        (Ownership::Own, "\tflags owner,persist\n"),
+        (Ownership::Other(7), "\tflags owner,persist\n"),
+        (Ownership::Orphan, "\tflags persist\n"),
+    ] {
+        let ruleset = plain.with_ownership(ownership);
+        assert_eq!(list(&ruleset), format!("table inet t {{\n{line}}}\n"));
+        assert_eq!(script(&ruleset), script(&plain));
+    }
+    let owned = plain.with_ownership(Ownership::Own);
+    let transaction = diff(&Ruleset::default(), &owned).to_string();
+    assert_eq!(transaction, "create table inet t\n");
+    let orphan = plain.with_ownership(Ownership::Orphan);
+    namespace(&[&transaction, &diff(&orphan, &owned).to_string()]).unwrap();
 }

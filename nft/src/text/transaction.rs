@@ -12,6 +12,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddTable { table, .. } => write!(f, "add table {table}"),
+            Self::AdoptTable { table } => write!(f, "adopt table {table}"),
             Self::DeleteTable { table } => write!(f, "delete table {table}"),
             Self::AddCounter { table, name, .. } => write!(f, "add counter {table} {name}"),
             Self::DeleteCounter { table, name } => write!(f, "delete counter {table} {name}"),
@@ -66,7 +67,8 @@ fn set_word(kind: &Elements) -> &'static str {
 
 /// The transaction as a script for `nft -f`: one command an operation, one line a command.
 ///
-/// What must not exist yet is made with `create`, except counters, for which nft's grammar has only `add`.
+/// What must not exist yet is made with `create`, except counters, for which nft's grammar has only `add`. nft owns
+/// nothing beyond its own end: who may change a table is left out.
 impl fmt::Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ops.iter().try_for_each(|op| {
@@ -78,7 +80,7 @@ impl fmt::Display for Transaction {
 
 fn command(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
     match op {
-        Op::AddTable { table, comment } => {
+        Op::AddTable { table, comment, .. } => {
             write!(f, "create table {table}")?;
             braced_comment(f, comment.as_ref())
         }
@@ -141,6 +143,7 @@ fn command(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
             write!(f, "add rule {table} {chain} ")?;
             statement::rule(f, rule, Style::Script)
         }
+        Op::AdoptTable { .. } => write!(f, "# {op}"),
         Op::DeleteTable { .. }
         | Op::DeleteCounter { .. }
         | Op::DeleteSet { .. }

@@ -74,6 +74,7 @@ fn a_transaction_with_a_bad_end_changes_nothing_and_names_it() {
                 Op::AddTable {
                     table: inet(),
                     comment: None,
+                    owned: false,
                 },
                 "add table inet selvedge",
                 nix::libc::EEXIST,

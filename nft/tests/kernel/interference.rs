@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use selvedge_nft::{
-    Dataplane, Datatype, Interference, Kernel, Ruleset, Set, SetHeader, Table, diff,
+    Dataplane, Datatype, Interference, Kernel, Parts, Ruleset, Set, SetHeader, Table, Touched, diff,
 };
 
 use crate::lab::*;
@@ -38,11 +38,11 @@ fn ruleset(table: Table) -> Ruleset {
 /// The tables that were changed, and whether nft did each.
 fn heard(kernel: &mut Kernel) -> Vec<(Vec<String>, bool)> {
     let heard = kernel.interference().into_iter().map(|heard| match heard {
-        Interference::Changed { tables, by } => {
+        Interference::Changed { touched, by } => {
             let by = by.expect("the kernel names the process");
             assert!(by.id > 0);
             (
-                tables.iter().map(ToString::to_string).collect(),
+                touched.tables.keys().map(ToString::to_string).collect(),
                 by.name == "nft",
             )
         }
@@ -157,5 +157,97 @@ fn more_than_the_buffer_holds_is_told_as_such() {
         assert!(kernel.interference().contains(&Interference::Unheard));
         load("add element inet selvedge pods { 192.0.2.2 }");
         assert_eq!(heard(&mut kernel).len(), 1, "and it goes on");
+    });
+}
+
+/// What is heard of a table's parts is enough to know the whole again, and the rest of it is not read.
+#[test]
+fn what_was_touched_is_read_again_and_the_rest_is_as_known() {
+    let chains = |names: &[&str]| names.iter().map(|n| name(n)).collect();
+    let these = |in_chains: &[&str], in_sets: &[&str]| Parts::These {
+        chains: chains(in_chains),
+        sets: chains(in_sets),
+    };
+    for (script, parts) in [
+        (
+            "delete element inet selvedge pods { 10.0.0.1 }",
+            these(&[], &["pods"]),
+        ),
+        (
+            "add element inet selvedge pods { 10.0.0.2 }",
+            these(&[], &["pods"]),
+        ),
+        ("insert rule inet selvedge c accept", these(&["c"], &[])),
+        ("flush chain inet selvedge c", these(&["c"], &[])),
+        (
+            "flush chain inet selvedge c; delete chain inet selvedge c",
+            these(&["c"], &[]),
+        ),
+        (
+            "add chain inet selvedge d; add rule inet selvedge d jump c",
+            these(&["d"], &[]),
+        ),
+        (
+            "add set inet selvedge s { type ipv4_addr; elements = { 10.0.0.9 }; }",
+            these(&[], &["s"]),
+        ),
+        ("delete set inet selvedge pods", these(&[], &["pods"])),
+        (
+            "insert rule inet selvedge c ip saddr { 10.0.0.1, 10.0.0.2 } accept",
+            Parts::All,
+        ),
+        ("add counter inet selvedge n", Parts::All),
+        ("add chain inet selvedge _odd", Parts::All),
+        ("delete table inet selvedge", Parts::All),
+        ("flush ruleset; add table inet selvedge", Parts::All),
+        ("flush ruleset", Parts::All),
+    ] {
+        in_namespace(|| {
+            let (mut kernel, before) = listening();
+            let mut table = small();
+            for each in ["c", "e"] {
+                let rule = selvedge_nft::Rule::new([selvedge_nft::Verdict::Drop.into()]);
+                table.chains.insert(name(each), chain([rule]));
+            }
+            let ours = ruleset(table);
+            kernel.commit(&diff(&before, &ours)).unwrap();
+            load(script);
+            let mut touched = Touched::default();
+            for heard in kernel.interference() {
+                match heard {
+                    Interference::Changed { touched: more, .. } => touched.join(more),
+                    Interference::Unheard => panic!("something went unheard"),
+                }
+            }
+            assert_eq!(touched.tables.get(&inet()), Some(&parts), "{script}");
+            let reread = kernel.reread(&ours, &touched).unwrap();
+            let all = kernel.read(&[inet()]).unwrap();
+            assert!(reread == all, "{script}: {reread:?}\n{all:?}");
+            // What it says was not touched is not looked at.
+            let nothing = kernel.reread(&ours, &Touched::default()).unwrap();
+            assert!(nothing == ours, "{script}");
+        });
+    }
+}
+
+/// Parts that are gone with their table, which was not told yet, are no reason to fail.
+#[test]
+fn what_goes_while_it_is_read_again_is_gone() {
+    in_namespace(|| {
+        let (mut kernel, ours) = listening();
+        load("delete table inet selvedge");
+        let sets = [name("pods")].into();
+        let parts = Parts::These {
+            chains: [name("c")].into(),
+            sets,
+        };
+        let touched = Touched {
+            tables: [(inet(), parts.clone())].into(),
+        };
+        let read = kernel.reread(&ours, &touched).unwrap();
+        assert!(read.tables.is_empty());
+        load("add table inet selvedge");
+        let read = kernel.reread(&ours, &touched).unwrap();
+        assert!(read == ruleset(Table::default()), "{read:?}");
     });
 }

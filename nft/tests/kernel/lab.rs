@@ -8,8 +8,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 use selvedge_nft::{
-    Chain, Comment, Dataplane, Elements, Family, IfName, Kernel, Key, MapEntry, Name, Op, Rule,
-    Ruleset, Set, SetHeader, Table, TableId, Transaction, Value, Verdict,
+    Chain, Comment, Dataplane, Elements, Family, IfName, Kernel, Key, MapEntry, Name, Op,
+    Ownership, Rule, Ruleset, Set, SetHeader, Table, TableId, Transaction, Value, Verdict,
 };
 
 /// Runs `test` on a thread in a network namespace of its own, which is gone afterwards.
@@ -142,6 +142,7 @@ pub fn make(ruleset: &Ruleset) -> Transaction {
         ops.push(Op::AddTable {
             table: id.clone(),
             comment: table.comment.clone(),
+            owned: table.ownership == Ownership::Own,
         });
         for (name, counter) in &table.counters {
             ops.push(Op::AddCounter {

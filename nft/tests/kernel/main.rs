@@ -12,6 +12,7 @@ mod interference;
 mod intervals;
 mod lab;
 mod listing;
+mod ownership;
 mod random;
 mod roundtrip;
 mod samples;

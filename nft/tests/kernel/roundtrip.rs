@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use selvedge_nft::{
     Chain, Comment, Counter, Dataplane, Datatype, Elements, Family, Field, Kernel, MapEntry, Name,
-    Op, Rule, Set, Statement, Table, TableId, Transaction, Verdict,
+    Op, Ownership, Rule, Set, Statement, Table, TableId, Transaction, Verdict,
 };
 
 use crate::lab::*;
@@ -101,6 +101,7 @@ fn the_longest_names_and_comments_fit() {
         });
         let entries = [(k4("10.0.0.1"), entry)].into_iter().collect();
         let table = Table {
+            ownership: Ownership::Anyone,
             comment: Some(text.clone()),
             counters: [(
                 long("counter"),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use selvedge_nft::{
-    BaseChain, Chain, ChainPolicy, Comment, Counter, Datatype, Elements, Hook, MapEntry, Rule, Set,
-    SetHeader, Table, Value, Verdict,
+    BaseChain, Chain, ChainPolicy, Comment, Counter, Datatype, Elements, Hook, MapEntry, Ownership,
+    Rule, Set, SetHeader, Table, Value, Verdict,
 };
 
 use crate::lab::*;
@@ -171,6 +171,7 @@ pub fn inet_table(rules: impl IntoIterator<Item = Rule>) -> Table {
     };
     let counters = [("denied", denied), ("plain", Counter::default())];
     Table {
+        ownership: Ownership::Anyone,
         comment: Some(comment("NetworkPolicy")),
         counters: counters
             .into_iter()
