@@ -51,7 +51,8 @@ const READ_ATTEMPTS: u32 = 10;
 const READ_PAUSE: Duration = Duration::from_millis(2);
 
 /// A batch of so many bytes is carried out while nobody listens: each of its elements would be told, and of more than
-/// some 1,500 the socket has no room for the news (212,992 bytes on every Linux); then all would have to be read back.
+/// some 1,500 the socket may have no room for the news (212,992 bytes on every Linux, where no more is permitted); then all
+/// would have to be read back.
 const LARGE_BATCH: usize = 16 * 1024;
 
 /// The nftables of the network namespace in which it was opened.

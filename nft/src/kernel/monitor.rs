@@ -21,6 +21,10 @@ const PROCESS_ID_ATTR: u16 = 2;
 /// `NFTA_GEN_PROC_NAME`.
 const PROCESS_NAME_ATTR: u16 = 3;
 
+/// Room for the news of one foreign transaction: a flush of tables with 8,000 rules tells of each, and in the end of the
+/// process, which would be lost with the rest. It is memory only while they wait; the kernel takes it twice.
+const ROOM: usize = 4 * 1024 * 1024;
+
 /// Listens for changes of some tables that are not made through one port.
 pub(super) struct Monitor {
     socket: Socket,
@@ -37,6 +41,7 @@ impl Monitor {
     /// Begins to listen, in the calling thread's network namespace.
     pub(super) fn open(tables: Vec<TableId>, own: u32) -> Result<Self, DataplaneError> {
         let socket = Socket::open()?;
+        socket.make_room(ROOM);
         let monitor = Self {
             socket,
             tables,

@@ -121,6 +121,12 @@ impl Socket {
         }
     }
 
+    /// Makes room for so many bytes of messages that wait to be received, where that is permitted.
+    pub(super) fn make_room(&self, bytes: usize) {
+        // Without the capability in the first user namespace it stays as it is, and more gets lost.
+        let _ = setsockopt(&self.raw, sockopt::RcvBufForce, &bytes);
+    }
+
     /// Joins a multicast group.
     pub(super) fn join(&self, group: libc::c_int) -> Result<(), DataplaneError> {
         let joining = unreachable("listening to the kernel's notifications");

@@ -147,7 +147,7 @@ fn around_a_large_batch_nothing_is_missed() {
 fn more_than_the_buffer_holds_is_told_as_such() {
     in_namespace(|| {
         let (mut kernel, _) = listening();
-        let elements: Vec<String> = (0..60_000u32)
+        let elements: Vec<String> = (0..200_000u32)
             .map(|n| std::net::Ipv4Addr::from(0x0a10_0000 + n).to_string())
             .collect();
         load(&format!(
