@@ -13,6 +13,8 @@ use selvedge_lab::{Connects, Error, Lab, Pod, Probe, Protocol, TcpFlow, UdpStrea
 /// Shorter than TCP's first retransmission (1 s): a handshake that lost a segment counts as denied.
 const WINDOW: Duration = Duration::from_millis(900);
 const PACE: Duration = Duration::from_millis(10);
+/// From one handshake to the next: in the longest of these tests the source ports do not come round.
+const HANDSHAKES: Duration = Duration::from_millis(20);
 
 /// From web to the servers, and from those who may not reach them: on one node and across, over both families.
 pub struct Traffic {
@@ -64,10 +66,8 @@ impl Traffic {
         thread::scope(|scope| {
             let denied = self.denied.into_iter();
             let stops: Vec<_> = denied.map(|one| scope.spawn(|| one.stop())).collect();
-            let results = stops.into_iter().map(|stop| stop.join());
-            results
-                .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect()
+            let mut results = stops.into_iter().map(|stop| stop.join());
+            results.try_for_each(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
         })
     }
 }
@@ -86,7 +86,7 @@ impl Allowed {
             what: format!("{} to {} at {address}", from.name(), to.name()),
             tcp: TcpFlow::start(from, address, 80, PACE)?,
             udp: UdpStream::start(from, address, 80, 100)?,
-            connects: Connects::start_with_window(from, address, 80, PACE, WINDOW)?,
+            connects: Connects::start_with_window(from, address, 80, HANDSHAKES, WINDOW)?,
         })
     }
 
@@ -140,7 +140,7 @@ impl Denied {
         Ok(Self {
             what: format!("{} to {} at {address}", from.name(), to.name()),
             udp: UdpStream::start(from, address, 80, 100)?,
-            connects: Connects::start_with_window(from, address, 80, PACE, PACE * 30)?,
+            connects: Connects::start_with_window(from, address, 80, HANDSHAKES, PACE * 30)?,
         })
     }
 
