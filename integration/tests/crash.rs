@@ -223,12 +223,19 @@ fn killed_in_the_first_commit_of_a_node_it_leaves_nothing_or_all() -> Result<(),
     // The commit is somewhere between these; each try halves the way, and what is left is chance.
     let (mut early, mut late) = (Duration::ZERO, started.elapsed() * 2);
     let (mut nothing, mut all, mut in_commit) = (0, 0, 0);
-    for _ in 0..tries {
+    for number in 0..tries {
         victim.kill()?;
         victim.clean_up()?;
         assert!(victim.held()?.tables.is_empty());
-        let timed = random() < 0.75;
-        let instant = early + within(late.saturating_sub(early), 0.3, 0.7);
+        // One for certain before it, one for certain in it.
+        let (timed, instant) = match number {
+            0 => (true, Duration::from_millis(1)),
+            1 => (false, late),
+            _ => {
+                let between = within(late.saturating_sub(early), 0.3, 0.7);
+                (random() < 0.75, early + between)
+            }
+        };
         victim.start(&manifests)?;
         in_commit += match timed {
             true => {

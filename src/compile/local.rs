@@ -76,9 +76,9 @@ impl LocalPod {
 
     pub fn of(index: &Index, pod: &Pod, all_closed: &Closed) -> Self {
         let policies = index.policies_of(pod);
+        let key = || (pod.namespace.clone(), pod.name.clone());
         let is_closed = |direction: &Direction| {
-            let key = (pod.namespace.clone(), pod.name.clone());
-            !all_closed.is_empty() && all_closed.contains(&(key, *direction))
+            !all_closed.is_empty() && all_closed.contains(&(key(), *direction))
         };
         let closed: BTreeSet<Direction> = Direction::ALL.into_iter().filter(is_closed).collect();
         let isolating = |direction| {

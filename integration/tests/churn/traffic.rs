@@ -13,8 +13,9 @@ use selvedge_lab::{Connects, Error, Lab, Pod, Probe, Protocol, TcpFlow, UdpStrea
 /// Shorter than TCP's first retransmission (1 s): a handshake that lost a segment counts as denied.
 const WINDOW: Duration = Duration::from_millis(900);
 const PACE: Duration = Duration::from_millis(10);
-/// So many new connections that some fall into the microseconds of a commit.
-const CONNECT_PACE: Duration = Duration::from_millis(2);
+/// From one handshake to the next: so many that some fall into the microseconds of a commit. The source ports come round
+/// after more than two minutes, when connection tracking has long forgotten them.
+const HANDSHAKES: Duration = Duration::from_millis(5);
 
 /// From web to the servers, and from those who may not reach them: on one node and across, over both families.
 pub struct Traffic {
@@ -66,10 +67,8 @@ impl Traffic {
         thread::scope(|scope| {
             let denied = self.denied.into_iter();
             let stops: Vec<_> = denied.map(|one| scope.spawn(|| one.stop())).collect();
-            let results = stops.into_iter().map(|stop| stop.join());
-            results
-                .map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect()
+            let mut results = stops.into_iter().map(|stop| stop.join());
+            results.try_for_each(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
         })
     }
 }
@@ -88,7 +87,7 @@ impl Allowed {
             what: format!("{} to {} at {address}", from.name(), to.name()),
             tcp: TcpFlow::start(from, address, 80, PACE)?,
             udp: UdpStream::start(from, address, 80, 100)?,
-            connects: Connects::start_with_window(from, address, 80, CONNECT_PACE, WINDOW)?,
+            connects: Connects::start_with_window(from, address, 80, HANDSHAKES, WINDOW)?,
         })
     }
 
@@ -142,7 +141,7 @@ impl Denied {
         Ok(Self {
             what: format!("{} to {} at {address}", from.name(), to.name()),
             udp: UdpStream::start(from, address, 80, 100)?,
-            connects: Connects::start_with_window(from, address, 80, PACE, PACE * 30)?,
+            connects: Connects::start_with_window(from, address, 80, HANDSHAKES, PACE * 30)?,
         })
     }
 

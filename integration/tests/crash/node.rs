@@ -132,7 +132,7 @@ impl Victim {
                 let groups = fields.next();
                 protocol == Some("12")
                     && pid == Some(monitor.pid().to_string().as_str())
-                    && groups.is_some_and(|groups| groups.trim_matches('0') != "")
+                    && groups.is_some_and(|groups| !groups.trim_matches('0').is_empty())
             })
         };
         wait_until("nft to listen", PATIENCE, || {
