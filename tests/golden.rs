@@ -23,10 +23,7 @@ fn render(manifests: &Path) -> String {
         "{} has no {NODE}",
         manifests.display()
     );
-    let host = Host {
-        bridge: IfName::new("cni0").unwrap(),
-        ports: [].into(),
-    };
+    let host = Host::new(IfName::new("cni0").unwrap(), []);
     text::script(&compile(&index, &Text::from(NODE), &host))
 }
 

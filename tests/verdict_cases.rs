@@ -74,10 +74,7 @@ fn interface(name: &str) -> IfName {
 }
 
 fn rulesets(index: &Index) -> BTreeMap<Text, Ruleset> {
-    let host = Host {
-        bridge: interface("cni0"),
-        ports: [interface("veth0")].into(),
-    };
+    let host = Host::new(interface("cni0"), [interface("veth0")]);
     let nodes = index.nodes().map(|node| node.name.clone());
     nodes
         .map(|node| (node.clone(), compile(index, &node, &host)))

@@ -254,10 +254,7 @@ fn what_render_prints_loads_and_lists_as_what_run_programs() {
             };
             load(&["-c", "-f"]);
             load(&["-f"]);
-            let host = compile::Host {
-                bridge: IfName::new("cni0").unwrap(),
-                ports: [].into(),
-            };
+            let host = compile::Host::new(IfName::new("cni0").unwrap(), []);
             let ruleset = compile::compile(&index, &node.name, &host);
             assert_eq!(list(&netns), over_netlink(&ruleset), "{}", path.display());
         }

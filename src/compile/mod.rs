@@ -16,9 +16,11 @@ mod sets;
 mod state;
 mod uses;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use selvedge_nft::{Family, IfName, Name, Ruleset, TableId};
 
 use crate::cluster::Text;
@@ -34,6 +36,27 @@ pub struct Host {
     pub bridge: IfName,
     /// The bridge's ports.
     pub ports: BTreeSet<IfName>,
+    /// The addresses of the pod behind a port of the bridge, where the CNI plugin has said so. Ports that are not
+    /// named are left alone.
+    pub attached: BTreeMap<IfName, BTreeSet<IpAddr>>,
+    /// Addresses that nobody may use now: their pods are gone (CNI DEL), and no other has them yet.
+    pub withheld: BTreeSet<IpAddr>,
+    /// The blocks whose addresses only known pods may use (`--new-pods block`); without any, unknown ones are left
+    /// alone.
+    pub closed: Vec<IpNetwork>,
+}
+
+impl Host {
+    /// A host of which no more is known than its bridge and the bridge's ports.
+    pub fn new(bridge: IfName, ports: impl IntoIterator<Item = IfName>) -> Self {
+        Self {
+            bridge,
+            ports: ports.into_iter().collect(),
+            attached: BTreeMap::new(),
+            withheld: BTreeSet::new(),
+            closed: Vec::new(),
+        }
+    }
 }
 
 /// The tables that are Selvedge's: no other one is ever touched.

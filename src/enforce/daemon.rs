@@ -428,10 +428,9 @@ impl<D: Dataplane> State<D> {
             let waiting = found.warnings.iter().filter(|_| !known).cloned();
             health.set(Condition::Bridge, waiting);
             self.link_problems.update(found.warnings);
-            let host = found.host.unwrap_or_else(|| Host {
-                bridge: self.host.bridge,
-                ports: BTreeSet::new(),
-            });
+            let host = found
+                .host
+                .unwrap_or_else(|| Host::new(self.host.bridge, []));
             if host != self.host {
                 info!(bridge = %host.bridge, ports = host.ports.len(), "the pods' bridge has changed");
                 self.host = host.clone();
