@@ -2,13 +2,16 @@
 //! same ruleset, whatever came before.
 //!
 //! - `state`: what was made, and what of it depends on what · `uses`: who uses which policy chain and set
-//! - `local`: the node's pods · `base`: the chains the kernel calls, and a pod's own
+//! - `local`: the node's pods · `base`: the chains the kernel calls, and a pod's own · `bridge`: table `bridge selvedge`
+//! - `denied`: addresses that nobody may use, or known pods alone
 //! - `policy`: a policy's rules · `sets`: what they look up · `names`: what all of it is called
 //!
 //! [`Compiler`] keeps what it made and how often each policy chain and set is used, so that a change costs what it
 //! touches; [`compile`] is the same from nothing.
 
 mod base;
+mod bridge;
+mod denied;
 mod local;
 mod names;
 mod policy;
@@ -64,6 +67,12 @@ pub fn tables() -> Vec<TableId> {
     vec![inet_table(), bridge_table()]
 }
 
+/// Whether a set of table `inet selvedge` names addresses that are denied because they are in it.
+pub fn is_withheld(set: &Name) -> bool {
+    let mut families = sets::IpFamily::ALL.into_iter();
+    families.any(|family| denied::withheld_set(family) == *set)
+}
+
 fn inet_table() -> TableId {
     TableId {
         family: Family::Inet,
@@ -111,7 +120,9 @@ impl Compiler {
     pub fn update(&mut self, index: &mut Index) -> Ruleset {
         let changes = index.take_changes();
         let state = match self.state.take() {
-            Some(mut state) if state.has_families_of(index, &self.node) => {
+            Some(mut state)
+                if state.has_families_of(index, &self.node) && state.is_closed_as(&self.host) =>
+            {
                 state.update(index, &self.node, &self.host, &changes);
                 state
             }
