@@ -72,6 +72,16 @@ fn bad_usage_is_one_line_and_exit_code_2() {
         &["no/such", "bridge"],
     );
     fails(&["completion", "cobol"], 2, &["cobol", "bash"]);
+    let run = ["run", "--source", "x", "--node", "a"];
+    for (flag, value, word) in [
+        ("--new-pods", "maybe", "block"),
+        ("--anti-spoof", "yes", "off"),
+        ("--pod-cidr", "10.244.1.0", "10.244.1.0/24"),
+        ("--pod-cidr", "10.244.1.0/33", "10.244.1.0/24"),
+        ("--pod-cidr", "::/0", "--pod-cidr"),
+    ] {
+        fails(&[&run[..], &[flag, value]].concat(), 2, &[value, word]);
+    }
     fails(
         &[
             "run",

@@ -45,10 +45,10 @@ const SHAPE: Shape = Shape {
 };
 
 fn host() -> Host {
-    Host {
-        bridge: IfName::new("cni0").unwrap(),
-        ports: [IfName::new("veth0").unwrap()].into(),
-    }
+    Host::new(
+        IfName::new("cni0").unwrap(),
+        [IfName::new("veth0").unwrap()],
+    )
 }
 
 fn events() -> usize {

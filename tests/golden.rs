@@ -13,6 +13,9 @@ use selvedge::compile::{Host, compile};
 use selvedge::source::Files;
 use selvedge_nft::{IfName, text};
 
+#[path = "support/case_host.rs"]
+mod case_host;
+
 const NODE: &str = "node-1";
 
 fn render(manifests: &Path) -> String {
@@ -23,10 +26,8 @@ fn render(manifests: &Path) -> String {
         "{} has no {NODE}",
         manifests.display()
     );
-    let host = Host {
-        bridge: IfName::new("cni0").unwrap(),
-        ports: [].into(),
-    };
+    let host = Host::new(IfName::new("cni0").unwrap(), []);
+    let host = case_host::complete(host, manifests.parent().unwrap());
     text::script(&compile(&index, &Text::from(NODE), &host))
 }
 

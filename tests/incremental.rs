@@ -13,10 +13,10 @@ use selvedge::index::Index;
 use selvedge_nft::{IfName, Ruleset};
 
 fn host() -> Host {
-    Host {
-        bridge: IfName::new("cni0").unwrap(),
-        ports: [IfName::new("veth0").unwrap()].into(),
-    }
+    Host::new(
+        IfName::new("cni0").unwrap(),
+        [IfName::new("veth0").unwrap()],
+    )
 }
 
 fn fresh(index: &Index, node: &str) -> Ruleset {

@@ -37,10 +37,10 @@ fn a_hundred_thousand_pods_and_five_thousand_policies() {
         index.apply(Event::Apply(object));
     }
     let indexed = HEAP.current_usage() - before;
-    let host = Host {
-        bridge: IfName::new("cni0").unwrap(),
-        ports: [IfName::new("veth0").unwrap()].into(),
-    };
+    let host = Host::new(
+        IfName::new("cni0").unwrap(),
+        [IfName::new("veth0").unwrap()],
+    );
     let mut compiler = Compiler::new(Text::from(NODE), host);
     let ruleset = compiler.update(&mut index);
     let held = HEAP.current_usage() - before;

@@ -51,10 +51,7 @@ struct Compiled {
 impl Compiled {
     fn new(world: &World) -> Self {
         let index = world.index();
-        let host = Host {
-            bridge: interface("cni0"),
-            ports: [interface("veth0")].into(),
-        };
+        let host = Host::new(interface("cni0"), [interface("veth0")]);
         let rulesets = NODES.iter().map(|name| {
             let node = Text::from(*name);
             let ruleset = compile(&index, &node, &host);

@@ -21,6 +21,9 @@ use selvedge::verdict::{Connection, Decision, Transport, Verdict, evaluate};
 use selvedge_nft::{IfName, Ruleset};
 use serde::Deserialize;
 
+#[path = "support/case_host.rs"]
+mod case_host;
+
 /// One line of a `verdicts.yaml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +37,14 @@ struct Expected {
     allowed: bool,
     /// `NAMESPACE/NAME` of a policy that allows the connection or, where it is denied, isolates.
     by: Option<String>,
+    /// That the ruleset denies it for what the host knows, which is no matter of policies.
+    host: Option<ByHost>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ByHost {
+    Denies,
 }
 
 /// The cases about what can't be read; any other must be read without a complaint.
@@ -73,14 +84,21 @@ fn interface(name: &str) -> IfName {
     IfName::new(name).unwrap()
 }
 
-fn rulesets(index: &Index) -> BTreeMap<Text, Ruleset> {
-    let host = Host {
-        bridge: interface("cni0"),
-        ports: [interface("veth0")].into(),
+/// Each node's ruleset, and what its host knows.
+type Nodes = BTreeMap<Text, (Ruleset, Host)>;
+
+fn rulesets(case: &Path, index: &Index) -> Nodes {
+    let plain = Host::new(interface("cni0"), [interface("veth0")]);
+    let host = |node: &Text| match &**node {
+        "node-1" => case_host::complete(plain.clone(), case),
+        _ => plain.clone(),
     };
     let nodes = index.nodes().map(|node| node.name.clone());
     nodes
-        .map(|node| (node.clone(), compile(index, &node, &host)))
+        .map(|node| {
+            let host = host(&node);
+            (node.clone(), (compile(index, &node, &host), host))
+        })
         .collect()
 }
 
@@ -106,24 +124,29 @@ fn policies(verdict: &Verdict) -> Vec<&PolicyKey> {
     policies.collect()
 }
 
-fn check(index: &Index, rulesets: &BTreeMap<Text, Ruleset>, expected: &Expected) -> Vec<String> {
-    let nodes: BTreeMap<Text, NodeRules<'_>> = rulesets
-        .iter()
-        .map(|(node, ruleset)| {
-            let rules = NodeRules {
-                ruleset,
-                bridge: interface("cni0"),
-                port: Some(interface("veth0")),
-                overlay: interface("flannel.1"),
-                uplink: interface("eth0"),
-            };
-            (node.clone(), rules)
-        })
-        .collect();
+/// The nodes for a packet of a pod that is behind its own port, or else behind one that nothing is known of.
+fn nodes(rulesets: &Nodes, from: IpAddr) -> BTreeMap<Text, NodeRules<'_>> {
+    let rules = rulesets.iter().map(|(node, (ruleset, host))| {
+        let mut attached = host.attached.iter();
+        let own = attached.find(|(_, addresses)| addresses.contains(&from));
+        let rules = NodeRules {
+            ruleset,
+            bridge: interface("cni0"),
+            port: Some(own.map_or(interface("veth9"), |(port, _)| *port)),
+            overlay: interface("flannel.1"),
+            uplink: interface("eth0"),
+        };
+        (node.clone(), rules)
+    });
+    rules.collect()
+}
+
+fn check(index: &Index, rulesets: &Nodes, expected: &Expected) -> Vec<String> {
     let transport: Transport = expected.port.parse().unwrap();
     let mut wrong = Vec::new();
     let mut asked = 0;
     for from in ends(index, &expected.from) {
+        let nodes = nodes(rulesets, from);
         for to in ends(index, &expected.to) {
             let Ok(connection) = Connection::new(from, to, transport) else {
                 continue;
@@ -141,7 +164,7 @@ fn check(index: &Index, rulesets: &BTreeMap<Text, Ruleset>, expected: &Expected)
             }
             let packet = Packet::opening(&connection, 1234).unwrap();
             let journey = journey(index, &nodes, &packet).unwrap();
-            if journey.accepted() != expected.allowed {
+            if journey.accepted() != (expected.allowed && expected.host.is_none()) {
                 wrong.push(format!("{expected:?} on {from}, by the ruleset: {journey}"));
             }
         }
@@ -158,7 +181,7 @@ fn both_evaluators_say_what_is_written_down() {
     let mut count = 0;
     for case in cases() {
         let index = index(&case);
-        let rulesets = rulesets(&index);
+        let rulesets = rulesets(&case, &index);
         let all = expected(&case);
         let name = case.file_name().unwrap().display().to_string();
         for line in &all {

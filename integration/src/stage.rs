@@ -70,12 +70,9 @@ pub fn host_of(lab: &Lab, node: &Node) -> Result<CompileHost, Error> {
     let ifname = |name: &str| IfName::new(name).map_err(|e| Error::invalid(e.to_string()));
     let pods = lab.pods();
     let local = pods.iter().filter(|pod| pod.node().name() == node.name());
-    Ok(CompileHost {
-        bridge: ifname("cni0")?,
-        ports: local
-            .map(|pod| ifname(pod.veth()))
-            .collect::<Result<_, _>>()?,
-    })
+    let ports = local.map(|pod| ifname(pod.veth()));
+    let ports = ports.collect::<Result<Vec<_>, _>>()?;
+    Ok(CompileHost::new(ifname("cni0")?, ports))
 }
 
 /// Compiles the cluster for every node of the lab and programs it, as a daemon on each would.

@@ -10,14 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
+use selvedge::cluster::Text;
 use selvedge::compile;
 use selvedge::index::Index;
 use selvedge::verdict::Transport;
 use selvedge::verdict::endpoint::addresses;
-use selvedge_lab::stage::{binary, enforce, index_of, lab_of};
-use selvedge_lab::{Host, Lab, Netns, Outcome, Probe, Protocol, probe_all};
+use selvedge_lab::stage::{binary, host_of, index_of, lab_of, program};
+use selvedge_lab::{Host, Lab, Netns, Outcome, PodSpec, Probe, Protocol, probe_all};
 use selvedge_nft::{Dataplane, IfName, Kernel, Ruleset, diff};
 use serde::Deserialize;
+
+#[path = "../../tests/support/case_host.rs"]
+mod case_host;
 
 /// Labs at a time: they wait for silence most of the time.
 const AT_ONCE: usize = 4;
@@ -29,6 +33,13 @@ struct Expected {
     to: String,
     port: String,
     allowed: bool,
+    host: Option<String>,
+}
+
+impl Expected {
+    fn arrives(&self) -> bool {
+        self.allowed && self.host.is_none()
+    }
 }
 
 fn root() -> PathBuf {
@@ -108,6 +119,41 @@ fn probe(to: IpAddr, transport: Transport) -> (Probe, Option<(Protocol, u16)>) {
     }
 }
 
+/// The addresses of nodes' blocks that no pod is known by, each with its node: pods are made for them.
+fn unknown(index: &Index, pairs: &[(&Expected, IpAddr, IpAddr)]) -> BTreeMap<IpAddr, String> {
+    let about_hosts = pairs.iter().filter(|(line, ..)| line.host.is_some());
+    let addresses = about_hosts.flat_map(|(_, from, to)| [*from, *to]);
+    let unknown = addresses.filter(|address| index.owner(*address).is_none());
+    let with_node = unknown.filter_map(|address| {
+        let mut nodes = index.nodes();
+        let node = nodes.find(|node| node.pod_cidrs.iter().any(|net| net.contains(address)));
+        Some((address, node?.name.to_string()))
+    });
+    with_node.collect()
+}
+
+/// Programs every node as its daemon would, by what its host knows beside the cluster, too.
+fn enforce(lab: &Lab, index: &Index, case: &Path) {
+    for node in lab.nodes() {
+        let mut host = host_of(lab, node).unwrap();
+        if node.name() == "node-1" {
+            host = case_host::complete(host, case);
+        }
+        // The pods of the lab are behind ports of other names.
+        let pods = lab.pods();
+        let attached = std::mem::take(&mut host.attached).into_values();
+        host.attached = attached
+            .filter_map(|addresses| {
+                let mut pods = pods.iter();
+                let pod = pods.find(|pod| pod.addresses().iter().all(|a| addresses.contains(a)))?;
+                Some((IfName::new(pod.veth()).unwrap(), addresses))
+            })
+            .collect();
+        let ruleset = compile::compile(index, &Text::from(node.name()), &host);
+        program(node, &ruleset).unwrap();
+    }
+}
+
 /// Sends what a case asks; the answer is where the packets differ from what is written down, and how many were sent.
 fn differences(case: &Path) -> (Vec<String>, usize) {
     let index = index_of(&case.join("in.yaml")).unwrap();
@@ -140,8 +186,13 @@ fn differences(case: &Path) -> (Vec<String>, usize) {
     outside.retain(|address| !cluster(*address) && !default.contains(address));
     outside.sort_unstable();
     outside.dedup();
-    let lab = lab_of(&index).outsider("outside", outside).build().unwrap();
-    enforce(&lab, &index).unwrap();
+    let mut lab = lab_of(&index).outsider("outside", outside);
+    for (n, (address, node)) in unknown(&index, &pairs).into_iter().enumerate() {
+        let pod = PodSpec::new(&format!("unknown/pod-{n}"), &node).addresses([address]);
+        lab = lab.pod_spec(pod);
+    }
+    let lab = lab.build().unwrap();
+    enforce(&lab, &index, case);
 
     let hosts = hosts(&lab);
     let mut wrong = Vec::new();
@@ -167,11 +218,11 @@ fn differences(case: &Path) -> (Vec<String>, usize) {
                     .as_deref()
                     .zip(receiver)
                     .is_none_or(|(by, host)| by == host.name());
-                line.allowed && named
+                line.arrives() && named
             }
-            Outcome::Refused => line.allowed,
+            Outcome::Refused => line.arrives(),
             // What nobody has cannot answer, allowed or not.
-            Outcome::Denied => !line.allowed || receiver.is_none(),
+            Outcome::Denied => !line.arrives() || receiver.is_none(),
             Outcome::Failed { .. } => receiver.is_none(),
         };
         if !right {
@@ -254,10 +305,7 @@ fn what_render_prints_loads_and_lists_as_what_run_programs() {
             };
             load(&["-c", "-f"]);
             load(&["-f"]);
-            let host = compile::Host {
-                bridge: IfName::new("cni0").unwrap(),
-                ports: [].into(),
-            };
+            let host = compile::Host::new(IfName::new("cni0").unwrap(), []);
             let ruleset = compile::compile(&index, &node.name, &host);
             assert_eq!(list(&netns), over_netlink(&ruleset), "{}", path.display());
         }

@@ -43,6 +43,8 @@ pub enum Field {
     Ip6Saddr,
     /// `ip6 daddr` (IPv6 only).
     Ip6Daddr,
+    /// `arp saddr ip`: the sender's IPv4 address (ARP only). Bridge tables only.
+    ArpSaddrIp,
     /// `tcp sport` (TCP only).
     TcpSport,
     /// `tcp dport` (TCP only).
@@ -63,6 +65,9 @@ pub enum Field {
     IcmpType,
     /// `icmpv6 type` (ICMPv6 only).
     Icmpv6Type,
+    /// `@th,64,128`: what a neighbour solicitation, advertisement or redirect is about, as an address. nft 1.0.6 has no
+    /// name for it and takes it for a number: it follows an `icmpv6 type`, and is never looked up.
+    NdTarget,
     /// `ether type`: the EtherType on the wire, the outer tag's for a tagged frame. Bridge tables only.
     EtherType,
     /// `meta l4proto`: the transport protocol's number.
@@ -77,8 +82,8 @@ impl Field {
     /// The type of the field's values.
     pub const fn datatype(self) -> Datatype {
         match self {
-            Self::IpSaddr | Self::IpDaddr => Datatype::Ipv4Addr,
-            Self::Ip6Saddr | Self::Ip6Daddr => Datatype::Ipv6Addr,
+            Self::IpSaddr | Self::IpDaddr | Self::ArpSaddrIp => Datatype::Ipv4Addr,
+            Self::Ip6Saddr | Self::Ip6Daddr | Self::NdTarget => Datatype::Ipv6Addr,
             Self::TcpSport
             | Self::TcpDport
             | Self::UdpSport

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnetwork::IpNetwork;
 use selvedge_nft::IfName;
 
 use super::{Done, Failure, cluster, interface, log, manifests};
@@ -63,6 +64,29 @@ pub(super) struct Run {
         hide_possible_values = true
     )]
     own_table: Switch,
+    /// Whether an address of this node's pod CIDR may be used before Selvedge knows of a pod that has it. Block: it
+    /// reaches nobody but its own node, and nobody reaches it, also while Selvedge is stopped
+    #[arg(
+        long,
+        value_name = "ALLOW|BLOCK",
+        env = "SELVEDGE_NEW_PODS",
+        default_value = "allow",
+        hide_possible_values = true
+    )]
+    new_pods: NewPods,
+    /// What --new-pods block is about, where it shall not be the Node's pod CIDRs; repeat it for several
+    #[arg(long, value_name = "CIDR", value_parser = pod_cidr)]
+    pod_cidr: Vec<IpNetwork>,
+    /// Whether a pod is kept from sending with addresses that are not its own, where the CNI plugin has said whose port
+    /// is whose
+    #[arg(
+        long,
+        value_name = "ON|OFF",
+        env = "SELVEDGE_ANTI_SPOOF",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    anti_spoof: Switch,
     #[command(flatten)]
     log: log::Options,
 }
@@ -72,6 +96,26 @@ pub(super) struct Run {
 enum Switch {
     On,
     Off,
+}
+
+/// What becomes of pods that are not known yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NewPods {
+    Allow,
+    Block,
+}
+
+/// A block of addresses, with or without host bits.
+fn pod_cidr(text: &str) -> Result<IpNetwork, String> {
+    let wrong = || format!("{text:?} is not a CIDR such as 10.244.1.0/24 or fd00:10:244:1::/64");
+    let net: IpNetwork = match text.contains('/') {
+        true => text.parse().map_err(|_| wrong())?,
+        false => return Err(wrong()),
+    };
+    if net.prefix() == 0 {
+        return Err("a node's pods do not have all addresses there are".to_owned());
+    }
+    IpNetwork::new(net.network(), net.prefix()).map_err(|_| wrong())
 }
 
 impl Run {
@@ -100,6 +144,9 @@ impl Run {
             http: self.http,
             revoke: self.revoke == Switch::On,
             own_table: self.own_table == Switch::On,
+            block_new_pods: self.new_pods == NewPods::Block,
+            pod_cidrs: self.pod_cidr,
+            anti_spoof: self.anti_spoof == Switch::On,
         };
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),

@@ -4,21 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use imbl::{OrdMap, OrdSet};
 use selvedge_nft::{
-    BaseChain, Chain, ChainPolicy, Datatype, Elements, Field, Hook, IfName, Key, Name, Operand,
-    Operator, Rule, Set, SetHeader, Statement, TcpFlags, Value, Verdict, ct_state,
+    BaseChain, Chain, ChainPolicy, Datatype, Elements, Field, Hook, Key, Name, Operand, Operator,
+    Rule, Set, SetHeader, Statement, TcpFlags, Value, Verdict, ct_state,
 };
 
-use super::Host;
-use super::names;
 use super::sets::{IpFamily, key_of};
+use super::{Host, denied, names};
 use crate::cluster::cidr::{IpRange, union};
 use crate::policy::Direction;
 
 /// Hook forward, after connection tracking and DNAT, before SNAT; just before anything at priority filter.
 const EGRESS_PRIORITY: i32 = -6;
 const INGRESS_PRIORITY: i32 = -5;
-/// Bridge hook prerouting, before br_netfilter hands IP packets to the inet hooks.
-const GUARD_PRIORITY: i32 = -300;
 
 /// Neighbour discovery that bridged pods need: MLD, router solicitation, neighbour solicitation and advertisement.
 const DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
@@ -28,9 +25,8 @@ const IMPERSONATION: [u8; 2] = [134, 137];
 /// What belongs to a connection that was let in.
 const ESTABLISHED: Statement = Statement::CtState(ct_state::ESTABLISHED | ct_state::RELATED);
 
-const ETHER_IP: u16 = 0x0800;
-const ETHER_ARP: u16 = 0x0806;
-const ETHER_IP6: u16 = 0x86dd;
+/// `fe80::`, where link-local addresses begin.
+pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 
 /// The name of the map from a pod's address to its chain: `egress4`.
 pub fn dispatch_map(direction: Direction, family: IpFamily) -> Name {
@@ -56,18 +52,23 @@ pub fn empty_map(direction: Direction, family: IpFamily) -> Set {
         Direction::Egress => "pods of this node isolated for egress",
         Direction::Ingress => "pods of this node isolated for ingress",
     };
-    set(family.datatype(), text, Elements::Verdicts(OrdMap::new()))
+    set(
+        &[family.datatype()],
+        text,
+        Elements::Verdicts(OrdMap::new()),
+    )
 }
 
 /// The set of isolated pods' addresses without elements.
 pub fn empty_isolated(family: IpFamily) -> Set {
     let text = "pods of this node isolated in any direction";
-    set(family.datatype(), text, Elements::Keys(OrdSet::new()))
+    set(&[family.datatype()], text, Elements::Keys(OrdSet::new()))
 }
 
-fn set(key: Datatype, comment: &str, elements: Elements) -> Set {
+/// A set or map that does not come from a policy.
+pub fn set(key: &[Datatype], comment: &str, elements: Elements) -> Set {
     let header = SetHeader {
-        key: vec![key],
+        key: key.to_vec(),
         comment: names::comment(comment),
     };
     Set { header, elements }
@@ -82,7 +83,7 @@ pub fn fixed_sets(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> 
     let nobody4 = nobody4.into_iter().flatten().chain(broadcasts);
     let nobody6 = [
         IpRange::V6(
-            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).to_bits(),
+            LINK_LOCAL.to_bits(),
             Ipv6Addr::new(
                 0xfebf, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
             )
@@ -99,39 +100,43 @@ pub fn fixed_sets(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> 
             .map(|r| (key_of(r.first()), key_of(r.last())));
         Elements::Ranges(ranges.collect())
     };
-    let types = |types: &[u8]| {
-        let keys = types
-            .iter()
-            .filter_map(|n| Key::new(&[Value::Icmpv6Type(*n)]).ok());
-        Elements::Keys(keys.collect())
-    };
     let shared = "addresses that reach every pod on the bridge";
     vec![
         (
             names::fixed("shared4"),
-            set(Datatype::Ipv4Addr, shared, ranges(union(nobody4))),
+            set(&[Datatype::Ipv4Addr], shared, ranges(union(nobody4))),
         ),
         (
             names::fixed("shared6"),
-            set(Datatype::Ipv6Addr, shared, ranges(union(nobody6))),
+            set(&[Datatype::Ipv6Addr], shared, ranges(union(nobody6))),
         ),
-        (
-            names::fixed("discovery"),
-            set(
-                Datatype::Icmpv6Type,
-                "neighbour discovery that pods need",
-                types(&DISCOVERY),
-            ),
-        ),
+        discovery_set(),
         (
             names::fixed("impersonation"),
             set(
-                Datatype::Icmpv6Type,
+                &[Datatype::Icmpv6Type],
                 "router advertisement and redirect, CVE-2020-10749",
-                types(&IMPERSONATION),
+                icmpv6_types(&IMPERSONATION),
             ),
         ),
     ]
+}
+
+/// The set of what neighbour discovery is made of.
+pub fn discovery_set() -> (Name, Set) {
+    let text = "neighbour discovery that pods need";
+    let types = icmpv6_types(&DISCOVERY);
+    (
+        names::fixed("discovery"),
+        set(&[Datatype::Icmpv6Type], text, types),
+    )
+}
+
+fn icmpv6_types(types: &[u8]) -> Elements {
+    let keys = types
+        .iter()
+        .filter_map(|n| Key::new(&[Value::Icmpv6Type(*n)]).ok());
+    Elements::Keys(keys.collect())
 }
 
 /// The broadcast addresses of the node's pod CIDRs.
@@ -167,27 +172,32 @@ fn established4(pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>) -> Ru
     )
 }
 
+/// Where a packet has the address of the pod that a direction is about.
+pub fn pods_end(direction: Direction, family: IpFamily) -> Field {
+    match (direction, family) {
+        (Direction::Egress, IpFamily::V4) => Field::IpSaddr,
+        (Direction::Egress, IpFamily::V6) => Field::Ip6Saddr,
+        (Direction::Ingress, IpFamily::V4) => Field::IpDaddr,
+        (Direction::Ingress, IpFamily::V6) => Field::Ip6Daddr,
+    }
+}
+
 /// The chains of table `inet selvedge` that do not depend on policies. Blocks are the node's pod CIDRs.
 ///
 /// `isolating` tells whether any pod of the node is isolated: without one there is nothing to protect from detours.
 pub fn inet_chains(
-    bridge: IfName,
+    host: &Host,
     isolating: bool,
     pod_cidrs: impl IntoIterator<Item = ipnetwork::IpNetwork>,
 ) -> Vec<(Name, Chain)> {
     let established = rule([ESTABLISHED], Verdict::Accept);
     let on_bridge = || {
-        [Field::Iifname, Field::Oifname].map(|field| Statement::eq(field, Value::IfName(bridge)))
+        [Field::Iifname, Field::Oifname]
+            .map(|field| Statement::eq(field, Value::IfName(host.bridge)))
     };
     let dispatch = |direction, family| {
-        let field = match (direction, family) {
-            (Direction::Egress, IpFamily::V4) => Field::IpSaddr,
-            (Direction::Egress, IpFamily::V6) => Field::Ip6Saddr,
-            (Direction::Ingress, IpFamily::V4) => Field::IpDaddr,
-            (Direction::Ingress, IpFamily::V6) => Field::Ip6Daddr,
-        };
         Rule::new([Statement::VerdictMap {
-            key: vec![field],
+            key: vec![pods_end(direction, family)],
             map: dispatch_map(direction, family),
         }])
     };
@@ -207,6 +217,7 @@ pub fn inet_chains(
         rule(on_bridge(), Verdict::Jump(names::fixed("bridged"))),
         established.clone(),
     ];
+    egress.extend(denied::rules(host, Direction::Egress));
     if isolating {
         egress.push(midstream);
     }
@@ -218,6 +229,7 @@ pub fn inet_chains(
         on_bridge().into_iter().chain([discovery]),
         Verdict::Accept,
     ));
+    ingress.extend(denied::rules(host, Direction::Ingress));
     ingress.extend(IpFamily::ALL.map(|family| dispatch(Direction::Ingress, family)));
 
     let base = |priority, rules, comment| Chain {
@@ -252,25 +264,24 @@ fn bridged(isolating: bool) -> Chain {
     let mut rules = Vec::new();
     if isolating {
         // IPv4 first: it is most of the traffic.
-        rules.push(counted_drop(Statement::lookup(
+        rules.push(counted_drop([Statement::lookup(
             [Field::IpDaddr],
             names::fixed("shared4"),
-        )));
+        )]));
     }
     rules.push(rule([icmpv6("discovery")], Verdict::Accept));
-    rules.push(counted_drop(icmpv6("impersonation")));
+    rules.push(counted_drop([icmpv6("impersonation")]));
     if isolating {
-        let link_local =
-            Operand::Prefix(Value::Ipv6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
-        rules.push(counted_drop(Statement::Match {
+        let link_local = Operand::Prefix(Value::Ipv6(LINK_LOCAL), 10);
+        rules.push(counted_drop([Statement::Match {
             field: Field::Ip6Saddr,
             op: Operator::Eq,
             operand: link_local,
-        }));
-        rules.push(counted_drop(Statement::lookup(
+        }]));
+        rules.push(counted_drop([Statement::lookup(
             [Field::Ip6Daddr],
             names::fixed("shared6"),
-        )));
+        )]));
     }
     Chain {
         base: None,
@@ -289,7 +300,7 @@ fn midstream_chain() -> Chain {
         (Field::Ip6Daddr, IpFamily::V6),
     ];
     let rules = fields
-        .map(|(field, family)| counted_drop(Statement::lookup([field], isolated_set(family))));
+        .map(|(field, family)| counted_drop([Statement::lookup([field], isolated_set(family))]));
     Chain {
         base: None,
         comment: names::comment("TCP segments of no known connection that are no SYN"),
@@ -297,56 +308,18 @@ fn midstream_chain() -> Chain {
     }
 }
 
-fn rule(matches: impl IntoIterator<Item = Statement>, verdict: Verdict) -> Rule {
+/// A rule with these matches and a verdict.
+pub fn rule(matches: impl IntoIterator<Item = Statement>, verdict: Verdict) -> Rule {
     let statements: Vec<Statement> = matches.into_iter().chain([verdict.into()]).collect();
     Rule::new(statements)
 }
 
-fn counted_drop(matches: Statement) -> Rule {
-    Rule::new([matches, Statement::Counter, Verdict::Drop.into()])
-}
-
-/// What is in table `bridge selvedge`.
-pub struct Guard {
-    /// The ports of the pods' bridge.
-    pub ports: (Name, Set),
-    /// The chain.
-    pub chain: (Name, Chain),
-}
-
-/// The port guard of table `bridge selvedge`: frames that are neither IP nor ARP (tagged ones among them) would pass
-/// br_netfilter by, so no port of the pods' bridge takes them while a pod of the node is isolated.
-pub fn guard(host: &Host, isolating: bool) -> Guard {
-    let ports: OrdSet<Key> = host.ports.iter().map(|port| Key::from(*port)).collect();
-    let ports = set(
-        Datatype::IfName,
-        "ports of the pods' bridge",
-        Elements::Keys(ports),
-    );
-    let mut rules = Vec::new();
-    if isolating {
-        for ether in [ETHER_IP, ETHER_IP6, ETHER_ARP] {
-            let matches = Statement::eq(Field::EtherType, Value::EtherType(ether));
-            rules.push(rule([matches], Verdict::Accept));
-        }
-        rules.push(counted_drop(Statement::lookup(
-            [Field::Iifname],
-            names::fixed("ports"),
-        )));
-    }
-    let chain = Chain {
-        base: Some(BaseChain {
-            hook: Hook::Prerouting,
-            priority: GUARD_PRIORITY,
-            policy: ChainPolicy::Accept,
-        }),
-        comment: names::comment("frames that netfilter's IP hooks would not see"),
-        rules,
-    };
-    Guard {
-        ports: (names::fixed("ports"), ports),
-        chain: (names::fixed("guard"), chain),
-    }
+/// A rule that drops what matches, and counts it.
+pub fn counted_drop(matches: impl IntoIterator<Item = Statement>) -> Rule {
+    rule(
+        matches.into_iter().chain([Statement::Counter]),
+        Verdict::Drop,
+    )
 }
 
 /// A pod's own chain: itself, then the policies, then no.

@@ -2,13 +2,16 @@
 //! same ruleset, whatever came before.
 //!
 //! - `state`: what was made, and what of it depends on what · `uses`: who uses which policy chain and set
-//! - `local`: the node's pods · `base`: the chains the kernel calls, and a pod's own
+//! - `local`: the node's pods · `base`: the chains the kernel calls, and a pod's own · `bridge`: table `bridge selvedge`
+//! - `denied`: addresses that nobody may use, or known pods alone
 //! - `policy`: a policy's rules · `sets`: what they look up · `names`: what all of it is called
 //!
 //! [`Compiler`] keeps what it made and how often each policy chain and set is used, so that a change costs what it
 //! touches; [`compile`] is the same from nothing.
 
 mod base;
+mod bridge;
+mod denied;
 mod local;
 mod names;
 mod policy;
@@ -16,10 +19,11 @@ mod sets;
 mod state;
 mod uses;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use selvedge_nft::{Elements, Family, IfName, Name, Ruleset, TableId, Value};
 
 use crate::cluster::Text;
@@ -36,6 +40,27 @@ pub struct Host {
     pub bridge: IfName,
     /// The bridge's ports.
     pub ports: BTreeSet<IfName>,
+    /// The addresses of the pod behind a port of the bridge, where the CNI plugin has said so. Ports that are not
+    /// named are left alone.
+    pub attached: BTreeMap<IfName, BTreeSet<IpAddr>>,
+    /// Addresses that nobody may use now: their pods are gone (CNI DEL), and no other has them yet.
+    pub withheld: BTreeSet<IpAddr>,
+    /// The blocks whose addresses only known pods may use (`--new-pods block`); without any, unknown ones are left
+    /// alone.
+    pub closed: Vec<IpNetwork>,
+}
+
+impl Host {
+    /// A host of which no more is known than its bridge and the bridge's ports.
+    pub fn new(bridge: IfName, ports: impl IntoIterator<Item = IfName>) -> Self {
+        Self {
+            bridge,
+            ports: ports.into_iter().collect(),
+            attached: BTreeMap::new(),
+            withheld: BTreeSet::new(),
+            closed: Vec::new(),
+        }
+    }
 }
 
 /// Pods that are closed in a direction: nothing passes there but what is established, whatever the policies say. The
@@ -45,6 +70,12 @@ pub type Closed = BTreeSet<(PodKey, Direction)>;
 /// The tables that are Selvedge's: no other one is ever touched.
 pub fn tables() -> Vec<TableId> {
     vec![inet_table(), bridge_table()]
+}
+
+/// Whether a set of table `inet selvedge` names addresses that are denied because they are in it.
+pub fn is_withheld(set: &Name) -> bool {
+    let mut families = sets::IpFamily::ALL.into_iter();
+    families.any(|family| denied::withheld_set(family) == *set)
 }
 
 fn inet_table() -> TableId {
@@ -132,7 +163,9 @@ impl Compiler {
     pub fn update(&mut self, index: &mut Index) -> Ruleset {
         let mut changes = index.take_changes();
         let state = match self.state.take() {
-            Some(mut state) if state.has_families_of(index, &self.node) => {
+            Some(mut state)
+                if state.has_families_of(index, &self.node) && state.is_closed_as(&self.host) =>
+            {
                 changes.pods.extend(state.close(&self.closed));
                 state.update(index, &self.node, &self.host, &changes);
                 state

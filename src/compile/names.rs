@@ -19,6 +19,11 @@ pub fn policy_chain(key: &PolicyKey, direction: Direction) -> Name {
     fitted(&["policy", &key.namespace, &key.name], &suffix)
 }
 
+/// The chain of a port of the pods' bridge: `port/veth0`.
+pub fn port_chain(port: &str) -> Name {
+    fitted(&["port", port], "")
+}
+
 /// The name of a set: its kind, a hash of what it stands for, and its family.
 pub fn set(spec: &SetSpec) -> Name {
     let mut hash = Hash::new();

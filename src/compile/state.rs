@@ -7,12 +7,14 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use selvedge_nft::{Elements, Name, Ruleset, Set, Table};
 
+use super::bridge::{self, Attached};
+use super::denied::{self, Known};
 use super::local::{LocalPod, families};
 use super::sets::IpFamily;
 use super::uses::{PolicyChain, Unmet, UsedSet};
 use super::{Closed, Host, base, bridge_table, inet_table, names, sets};
 use crate::cluster::Text;
-use crate::cluster::object::{Node, Pod};
+use crate::cluster::object::{Addresses, Node, Pod};
 use crate::cluster::selector::PodSelector;
 use crate::index::{Changes, Index, PodKey};
 use crate::policy::{Direction, PolicyKey};
@@ -25,6 +27,7 @@ pub(super) struct State {
     host: Arc<Host>,
     node: Option<Node>,
     isolating: bool,
+    known: Known,
     pods: BTreeMap<PodKey, LocalPod>,
     closed: Closed,
     /// How many of them are isolated in a direction.
@@ -45,6 +48,7 @@ impl State {
             host: host.clone(),
             node: index.node(node).cloned(),
             isolating: false,
+            known: Known::new(&host.closed),
             pods: BTreeMap::new(),
             closed,
             isolated: BTreeMap::new(),
@@ -75,6 +79,9 @@ impl State {
             let isolated = Arc::new(base::empty_isolated(family));
             state.inet.sets.insert(base::isolated_set(family), isolated);
         }
+        for (name, set) in state.known.sets() {
+            state.inet.sets.insert(name, Arc::new(set));
+        }
         let pods: BTreeSet<PodKey> = index
             .pods_on(node)
             .map(|pod| (pod.namespace.clone(), pod.name.clone()))
@@ -83,7 +90,7 @@ impl State {
             state.update_pod(index, node, &key);
         }
         state.isolating = state.isolates();
-        state.write_frame();
+        state.write_frame(&Attached::new());
         state
     }
 
@@ -106,6 +113,11 @@ impl State {
         let mut chains = self.pods.keys().flat_map(directions);
         let found = chains.find(|(pod, direction)| names::pod_chain(*direction, pod) == *name);
         found.map(|(pod, direction)| (pod.clone(), direction))
+    }
+
+    /// Whether the blocks that only known pods may use are the very ones that this was made for.
+    pub fn is_closed_as(&self, host: &Host) -> bool {
+        self.known.closed() == host.closed
     }
 
     /// Brings everything up to date by what changed.
@@ -141,9 +153,9 @@ impl State {
         let this_node = index.node(node);
         if self.isolating != isolating || self.host != *host || self.node.as_ref() != this_node {
             self.isolating = isolating;
-            self.host = host.clone();
+            let before = std::mem::replace(&mut self.host, host.clone());
             self.node = this_node.cloned();
-            self.write_frame();
+            self.write_frame(&before.attached);
         }
     }
 
@@ -171,31 +183,36 @@ impl State {
         })
     }
 
-    /// Writes the parts that depend on the host, the node, and on whether anything is isolated.
-    fn write_frame(&mut self) {
+    /// Writes the parts that depend on the host, the node, and on whether anything is isolated; `attached` is what was
+    /// when they were written last.
+    fn write_frame(&mut self, attached: &Attached) {
         let node = self.node.iter();
         let cidrs = node.flat_map(|node| node.pod_cidrs.iter().copied());
         for (name, set) in base::fixed_sets(cidrs.clone()) {
             put(&mut self.inet.sets, name, set);
         }
+        for (name, set) in denied::withheld(&self.host) {
+            match set.elements.is_empty() {
+                true => drop(self.inet.sets.remove(&name)),
+                false => put(&mut self.inet.sets, name, set),
+            }
+        }
         if !self.isolating {
             self.inet.chains.remove(&names::fixed("midstream"));
         }
-        for (name, chain) in base::inet_chains(self.host.bridge, self.isolating, cidrs) {
+        for (name, chain) in base::inet_chains(&self.host, self.isolating, cidrs) {
             put(&mut self.inet.chains, name, chain);
         }
-        let guard = base::guard(&self.host, self.isolating);
-        put(&mut self.bridge.sets, guard.ports.0, guard.ports.1);
-        put(&mut self.bridge.chains, guard.chain.0, guard.chain.1);
+        bridge::write(&mut self.bridge, &self.host, attached, self.isolating);
     }
 
     fn update_pod(&mut self, index: &Index, node: &Text, key: &PodKey) {
         visit(Visited::Pods, 1);
         let here = |pod: &&Pod| pod.node.as_ref() == Some(node) && pod.selectable();
-        let new = index
-            .pod(&key.0, &key.1)
-            .filter(here)
-            .map(|pod| LocalPod::of(index, pod, &self.closed));
+        let pod = index.pod(&key.0, &key.1).filter(here);
+        let addresses = pod.map(|pod| index.addresses(pod)).unwrap_or_default();
+        self.write_known(index, node, key, addresses);
+        let new = pod.map(|pod| LocalPod::of(index, pod, &self.closed));
         let new = new.filter(LocalPod::isolated).unwrap_or_default();
         let old = self.pods.get(key).cloned().unwrap_or_default();
         if new == old {
@@ -225,6 +242,29 @@ impl State {
             self.pods.insert(key.clone(), new);
         } else {
             self.pods.remove(key);
+        }
+    }
+
+    fn write_known(&mut self, index: &Index, node: &Text, key: &PodKey, addresses: Addresses) {
+        let (lost, gained) = self.known.update(index, node, key, addresses);
+        for family in IpFamily::ALL {
+            let of_family = |address: &&IpAddr| IpFamily::of(**address) == family;
+            let lost: Vec<&IpAddr> = lost.iter().filter(of_family).collect();
+            let gained: Vec<&IpAddr> = gained.iter().filter(of_family).collect();
+            if lost.is_empty() && gained.is_empty() {
+                continue;
+            }
+            self.change_set(&denied::known_set(family), |elements| {
+                let Elements::Keys(keys) = elements else {
+                    return;
+                };
+                for address in lost {
+                    keys.remove(&sets::key_of(*address));
+                }
+                for address in gained {
+                    keys.insert(sets::key_of(*address));
+                }
+            });
         }
     }
 

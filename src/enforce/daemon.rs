@@ -47,6 +47,12 @@ pub struct Settings {
     pub revoke: bool,
     /// Whether nobody else may change the tables, where the kernel can keep others from it.
     pub own_table: bool,
+    /// Whether addresses of the node's pod CIDRs are closed to pods that are not known yet.
+    pub block_new_pods: bool,
+    /// The blocks that this is about, where they shall not be the Node's.
+    pub pod_cidrs: Vec<IpNetwork>,
+    /// Whether a port takes nothing from its pod but what bears the pod's own addresses, where those are known.
+    pub anti_spoof: bool,
 }
 
 /// Where the objects come from.
@@ -229,6 +235,8 @@ pub async fn run_on<D: Dataplane>(
     );
     let mut state = State::new(reconciler, node, settings.bridge, host, observer.clone());
     state.notices = Some(notices);
+    state.closing = settings.block_new_pods.then_some(settings.pod_cidrs);
+    state.anti_spoof = settings.anti_spoof;
     if settings.revoke {
         let feed = feed("the revocation of connections");
         let tell = move |revoked| {
@@ -322,8 +330,14 @@ struct State<D> {
     reconciler: Reconciler<D>,
     node: Text,
     bridge: Option<IfName>,
+    /// What is known of the host, and what the reconciler was told of it.
     host: Host,
+    told: Host,
     pod_cidrs: Vec<IpNetwork>,
+    /// The blocks that are closed to unknown pods: those named or, where none is, the Node's; `None` to close none.
+    closing: Option<Vec<IpNetwork>>,
+    /// Whether ports take nothing with another's address.
+    anti_spoof: bool,
     nodes: BTreeSet<Text>,
     links: Option<Vec<Link>>,
     /// Whether the source has been read as a whole.
@@ -353,8 +367,11 @@ impl<D: Dataplane> State<D> {
             reconciler,
             node,
             bridge,
+            told: host.clone(),
             host,
             pod_cidrs: Vec::new(),
+            closing: None,
+            anti_spoof: false,
             nodes: BTreeSet::new(),
             links: None,
             synced: false,
@@ -467,15 +484,22 @@ impl<D: Dataplane> State<D> {
             let waiting = found.warnings.iter().filter(|_| !known).cloned();
             health.set(Condition::Bridge, waiting);
             self.link_problems.update(found.warnings);
-            let host = found.host.unwrap_or_else(|| Host {
-                bridge: self.host.bridge,
-                ports: BTreeSet::new(),
-            });
-            if host != self.host {
+            let host = found
+                .host
+                .unwrap_or_else(|| Host::new(self.host.bridge, []));
+            if (host.bridge, &host.ports) != (self.host.bridge, &self.host.ports) {
                 info!(bridge = %host.bridge, ports = host.ports.len(), "the pods' bridge has changed");
-                self.host = host.clone();
-                self.changes.push(Change::Host(host));
+                (self.host.bridge, self.host.ports) = (host.bridge, host.ports);
             }
+        }
+        let mut host = self.host.clone();
+        host.closed = self.closed();
+        if !self.anti_spoof {
+            host.attached.clear();
+        }
+        if host != self.told {
+            self.told = host.clone();
+            self.changes.push(Change::Host(host));
         }
         let outcome = self.reconciler.step(self.changes.drain(..), Instant::now());
         if let Some(revoker) = &self.revoker
@@ -491,6 +515,23 @@ impl<D: Dataplane> State<D> {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),
             Outcome::Retry(at) => Some(at),
         }
+    }
+
+    /// The blocks that are closed to unknown pods.
+    fn closed(&self) -> Vec<IpNetwork> {
+        match &self.closing {
+            None => Vec::new(),
+            Some(named) if named.is_empty() => self.pod_cidrs.clone(),
+            Some(named) => named.clone(),
+        }
+    }
+
+    /// Why new pods are not blocked though they should be.
+    fn open_to_new_pods(&self) -> Option<String> {
+        let open = self.synced && self.closing.is_some() && self.closed().is_empty();
+        open.then(|| {
+            "new pods are not blocked: the node's pod CIDR is not known; give it with --pod-cidr, or the Node with spec.podCIDR".to_owned()
+        })
     }
 
     /// Looks at what nobody sends news of.
@@ -513,6 +554,7 @@ impl<D: Dataplane> State<D> {
             health.set(Condition::Node, [line.clone()]);
             problems.push(line);
         }
+        problems.extend(self.open_to_new_pods());
         self.host_problems.update(problems);
     }
 }

@@ -128,3 +128,58 @@ fn a_part_that_stops_ends_the_daemon() {
     let error = state.take(inputs.blocking_recv().unwrap()).unwrap_err();
     assert!(error.to_string().contains("the watch has stopped"));
 }
+
+/// The elements of the set of known addresses, as nft prints them.
+fn known(ruleset: &Ruleset) -> Option<String> {
+    let text = selvedge_nft::text::list(ruleset);
+    let set = text.split("set known4 {").nth(1)?;
+    let elements = set.split("elements = {").nth(1)?;
+    Some(elements.split('}').next()?.trim().to_owned())
+}
+
+#[test]
+fn new_pods_are_blocked_in_the_nodes_own_block_unless_others_are_named() {
+    for (closing, expected) in [
+        (None, None),
+        (Some(vec![]), Some("10.244.1.0, 10.244.1.1")),
+        (
+            Some(vec!["10.9.0.0/24".parse().unwrap()]),
+            Some("10.9.0.0, 10.9.0.1"),
+        ),
+    ] {
+        let (mut state, fake) = state();
+        state.closing = closing;
+        state.take(source(vec![node()], true)).unwrap();
+        state.take(bridged(&["veth1"])).unwrap();
+        state.step();
+        assert_eq!(known(&fake.ruleset()).as_deref(), expected);
+        assert_eq!(state.open_to_new_pods(), None);
+    }
+}
+
+#[test]
+fn that_no_block_is_known_to_block_new_pods_in_is_said() {
+    let (mut state, fake) = state();
+    state.closing = Some(Vec::new());
+    state.take(source(Vec::new(), true)).unwrap();
+    state.take(bridged(&["veth1"])).unwrap();
+    state.step();
+    assert_eq!(known(&fake.ruleset()), None);
+    assert!(state.open_to_new_pods().unwrap().contains("--pod-cidr"));
+}
+
+#[test]
+fn attached_ports_are_guarded_against_false_addresses_unless_switched_off() {
+    for on in [true, false] {
+        let (mut state, fake) = state();
+        state.anti_spoof = on;
+        let port = IfName::new("veth1").unwrap();
+        let address = [10, 244, 1, 2].into();
+        state.host.attached.insert(port, [address].into());
+        state.take(source(vec![node()], true)).unwrap();
+        state.take(bridged(&["veth1"])).unwrap();
+        state.step();
+        let text = selvedge_nft::text::list(&fake.ruleset());
+        assert_eq!(text.contains("chain port/veth1"), on, "{text}");
+    }
+}

@@ -1,6 +1,5 @@
 //! The host: which bridge is the pods', and what else must be so for rules to see their packets.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -48,10 +47,8 @@ const IPVS_LINK: &str = "kube-ipvs0";
 /// # Errors
 /// [`selvedge_nft::InvalidName`] if the usual name were none.
 pub fn unknown(named: Option<IfName>) -> Result<Host, selvedge_nft::InvalidName> {
-    Ok(Host {
-        bridge: named.map_or_else(|| IfName::new(USUAL_BRIDGE), Ok)?,
-        ports: BTreeSet::new(),
-    })
+    let bridge = named.map_or_else(|| IfName::new(USUAL_BRIDGE), Ok)?;
+    Ok(Host::new(bridge, []))
 }
 
 /// Finds the pods' bridge: the one `named`, else the bridge that has an address in one of the node's pod CIDRs.
@@ -96,10 +93,9 @@ pub fn find(links: &[Link], pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> 
     };
     let ports = links
         .iter()
-        .filter(|link| link.master == Some(bridge.index))
-        .filter_map(&mut name)
-        .collect();
-    let host = name(bridge).map(|bridge| Host { bridge, ports });
+        .filter(|link| link.master == Some(bridge.index));
+    let ports: Vec<IfName> = ports.filter_map(&mut name).collect();
+    let host = name(bridge).map(|bridge| Host::new(bridge, ports));
     Found { host, warnings }
 }
 
@@ -169,6 +165,8 @@ pub fn bridge_netfilter(directory: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn link(index: u32, name: &str, bridge: bool, master: Option<u32>, address: &str) -> Link {

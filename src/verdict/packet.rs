@@ -165,6 +165,8 @@ impl Packet {
             (Field::Ip6Saddr, Network::V6 { saddr, .. }) => value(Value::Ipv6(saddr)),
             (Field::Ip6Daddr, Network::V6 { daddr, .. }) => value(Value::Ipv6(daddr)),
             (Field::IpSaddr | Field::IpDaddr | Field::Ip6Saddr | Field::Ip6Daddr, _) => None,
+            // What is no packet of a connection is not made here.
+            (Field::ArpSaddrIp | Field::NdTarget, _) => None,
             (Field::TcpSport, _) => source(of(TCP)?),
             (Field::TcpDport, _) => destination(of(TCP)?),
             (Field::UdpSport, _) => source(of(Protocol::Udp.number())?),

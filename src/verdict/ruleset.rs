@@ -3,6 +3,10 @@
 //! Base chains of a hook are called by priority; an accept ends one base chain, a drop ends all. A rule that asks for a
 //! field the packet does not have is left (`NFT_BREAK`). Counters and logs pass, and so does a limit, as if its rate
 //! were never reached.
+//!
+//! In a bridge's hook a packet is a frame: with its port, the EtherType on the wire, and the IP packet in it. ARP, and
+//! what a neighbour advertisement is about, no [`Packet`] can say: rules that ask for them are left, so that of the
+//! chains against false addresses those of IPv4 and IPv6 sources are walked, and the rest is for tests with frames.
 
 use std::fmt;
 

@@ -64,10 +64,7 @@ impl Node {
     ) -> Result<(Self, Step), Box<dyn Error>> {
         let netns = Netns::new("bench")?;
         let kernel = Arc::new(Mutex::new(netns.run(Kernel::open)??));
-        let host = Host {
-            bridge: IfName::new("cni0")?,
-            ports: [IfName::new("veth0")?].into(),
-        };
+        let host = Host::new(IfName::new("cni0")?, [IfName::new("veth0")?]);
         let last = Rc::new(Cell::new(Committed::default()));
         let metered = Metered {
             kernel: kernel.clone(),

@@ -96,21 +96,34 @@ pub fn run(rounds: usize) -> Result<(), Error> {
         }
         other.load(&TABLES, &form)?;
         other.check(true)?;
-        let flows = [&own, &other].map(|stand| Flows::open(stand).map(RefCell::new));
-        let [own, other] = flows;
-        let (own, other) = (own?, other?);
-        let turn = |flows: &RefCell<Flows>| flows.borrow_mut().measure(choice.figure, WINDOW);
-        in_turns(rounds / 20, || turn(&own), || turn(&other))?;
-        let paired = in_turns(rounds, || turn(&own), || turn(&other))?;
-        println!(
-            "  {:<34}{:.3} ({:.2}–{:.2})  {}",
-            table::unit(choice.figure),
-            paired.ratio.median,
-            paired.ratio.lower,
-            paired.ratio.upper,
-            choice.what
-        );
+        compare([&own, &other], choice.figure, choice.what, rounds)?;
     }
+    other.enforce_attached(load)?;
+    other.check(true)?;
+    for figure in [Figure::Tcp, Figure::Udp, Figure::Connections] {
+        compare(
+            [&own, &other],
+            figure,
+            "with anti-spoof on every port",
+            rounds,
+        )?;
+    }
+    Ok(())
+}
+
+fn compare(stands: [&Stand; 2], figure: Figure, what: &str, rounds: usize) -> Result<(), Error> {
+    let [own, other] = stands.map(|stand| Flows::open(stand).map(RefCell::new));
+    let (own, other) = (own?, other?);
+    let turn = |flows: &RefCell<Flows>| flows.borrow_mut().measure(figure, WINDOW);
+    in_turns(rounds / 20, || turn(&own), || turn(&other))?;
+    let paired = in_turns(rounds, || turn(&own), || turn(&other))?;
+    println!(
+        "  {:<34}{:.3} ({:.2}–{:.2})  {what}",
+        table::unit(figure),
+        paired.ratio.median,
+        paired.ratio.lower,
+        paired.ratio.upper,
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use selvedge::cluster::Text;
 use selvedge::compile;
 use selvedge_lab::Protocol::Tcp;
 use selvedge_lab::{Error, Families, Lab, Netns, Outcome, Pod, PodSpec, Probe, Service, stage};
-use selvedge_nft::Ruleset;
+use selvedge_nft::{IfName, Ruleset};
 
 use crate::load::{ALLOWED_PORT, CLIENT, DENIED_PORT, Load, NODE, SERVER};
 
@@ -71,8 +71,28 @@ impl Stand {
 
     /// Has the daemon's own pipeline program a load's policies; they replace those of the load before.
     pub fn enforce(&self, load: &Load) -> Result<Ruleset, Error> {
+        self.program(load, false)
+    }
+
+    /// The same where it is known whose the pods' ports are, and as many more as the load has pods: false addresses are
+    /// dropped.
+    pub fn enforce_attached(&self, load: &Load) -> Result<Ruleset, Error> {
+        self.program(load, true)
+    }
+
+    fn program(&self, load: &Load, attached: bool) -> Result<Ruleset, Error> {
         let node = self.lab.node(NODE)?;
-        let host = stage::host_of(&self.lab, &node)?;
+        let mut host = stage::host_of(&self.lab, &node)?;
+        if attached {
+            let ports = [&self.client, &self.server].map(|pod| pod.veth().to_owned());
+            let others = (0..).map(|n| format!("veth-other-{n}"));
+            for (port, (_, address)) in ports.into_iter().chain(others).zip(load.local()) {
+                let port = IfName::new(&port).map_err(|error| Error::Invalid {
+                    what: error.to_string(),
+                })?;
+                host.attached.insert(port, [address.into()].into());
+            }
+        }
         let ruleset = compile::compile(&load.index(), &Text::from(NODE), &host);
         stage::program(&node, &ruleset)?;
         Ok(ruleset)

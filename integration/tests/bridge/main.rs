@@ -4,6 +4,7 @@
 //! - [`discovery`]: neighbour discovery passes, router advertisements and redirects never do
 //! - [`guard`]: frames that carry no IP
 //! - [`midstream`]: TCP segments of connections that nobody knows
+//! - [`raw`]: all of it, from an isolated pod and to one · [`spoof`]: a neighbour's address
 //! - [`found`]: which bridge is the pods', and whether its packets meet netfilter at all
 
 #![allow(clippy::unwrap_used)] // in the helpers of tests, as in the tests themselves
@@ -13,6 +14,8 @@ mod discovery;
 mod found;
 mod guard;
 mod midstream;
+mod raw;
+mod spoof;
 
 use std::time::Duration;
 

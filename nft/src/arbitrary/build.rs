@@ -242,6 +242,7 @@ impl Claims {
             (&[Field::IpSaddr, Field::IpDaddr, Field::IcmpType], 4),
             (&[Field::Ip6Saddr, Field::Ip6Daddr, Field::Icmpv6Type], 6),
             (&[Field::EtherType], 0),
+            (&[Field::ArpSaddrIp], 3),
         ]);
         let (transport, one_transport) = of(&[
             (&[Field::TcpSport, Field::TcpDport], 6),
@@ -255,6 +256,14 @@ impl Claims {
             let (before, rest) = fields.split_at(at);
             rest.first().is_some_and(|field| !before.contains(field))
         });
+        // ARP has no transport protocol, and is for bridges.
+        let arp = [network, self.network].contains(&Some(3));
+        if arp && (self.family != Family::Bridge || transport.or(self.transport).is_some()) {
+            return false;
+        }
+        if fields.contains(&Field::NdTarget) && self.transport != Some(58) {
+            return false;
+        }
         // A frame's own type says what is in it: nft leaves a match on it out where a later field implies it.
         let frame = network == Some(0) || (self.network == Some(0) && network.is_none());
         if frame && (self.family != Family::Bridge || transport.or(self.transport).is_some()) {

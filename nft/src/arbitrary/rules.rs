@@ -65,11 +65,12 @@ fn statement() -> impl Strategy<Value = StatementSeed> {
     ]
 }
 
-const FIELDS: [Field; 18] = [
+const FIELDS: [Field; 20] = [
     Field::IpSaddr,
     Field::IpDaddr,
     Field::Ip6Saddr,
     Field::Ip6Daddr,
+    Field::ArpSaddrIp,
     Field::TcpSport,
     Field::TcpDport,
     Field::UdpSport,
@@ -80,6 +81,7 @@ const FIELDS: [Field; 18] = [
     Field::ThDport,
     Field::IcmpType,
     Field::Icmpv6Type,
+    Field::NdTarget,
     Field::EtherType,
     Field::MetaL4proto,
     Field::Iifname,
@@ -89,7 +91,8 @@ const FIELDS: [Field; 18] = [
 /// The fields that a set with this key can be looked up by.
 pub(super) fn fields_for(types: &[Datatype]) -> Vec<Vec<Field>> {
     types.iter().fold(vec![Vec::new()], |keys, datatype| {
-        let fields = FIELDS.iter().filter(|field| field.datatype() == *datatype);
+        let suits = |field: &&Field| field.datatype() == *datatype && **field != Field::NdTarget;
+        let fields = FIELDS.iter().filter(suits);
         fields
             .flat_map(|field| {
                 keys.iter().map(|key| {

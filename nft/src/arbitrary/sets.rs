@@ -49,7 +49,7 @@ pub(super) fn verdict() -> impl Strategy<Value = VerdictSeed> {
 }
 
 /// What sets are keyed by here; the rules know fields for each.
-const SHAPES: [&[Datatype]; 13] = [
+const SHAPES: [&[Datatype]; 15] = [
     &[Datatype::Ipv4Addr],
     &[Datatype::Ipv6Addr],
     &[Datatype::InetService],
@@ -71,6 +71,8 @@ const SHAPES: [&[Datatype]; 13] = [
         Datatype::InetService,
     ],
     &[Datatype::IfName, Datatype::InetService],
+    &[Datatype::IfName, Datatype::EtherType],
+    &[Datatype::IfName, Datatype::Ipv4Addr],
 ];
 
 pub(super) fn set() -> impl Strategy<Value = SetSeed> {

@@ -220,19 +220,25 @@ fn dependency(family: Family, term: &Term, after: &[Term], known: &mut Known) ->
                 return false;
             };
             let icmp = match net {
-                Net::V4 => ICMP,
-                Net::V6 => ICMPV6,
+                Net::V4 => Some(ICMP),
+                Net::V6 => Some(ICMPV6),
+                Net::Arp => None,
             };
-            // Followed by the type itself, or by its other dependency first.
-            let for_icmp = match after {
-                [first, second, ..] if is_transport(first, icmp) => reads_icmp_type(second),
-                [first, ..] => known.transport == Some(icmp) && reads_icmp_type(first),
-                [] => false,
+            // Followed by the field itself, or by its other dependency first.
+            let used = match (icmp, after) {
+                (None, [first, ..]) => reads_arp(first),
+                (Some(icmp), [first, second, ..]) if is_transport(first, icmp) => {
+                    reads_icmp_type(second)
+                }
+                (Some(icmp), [first, ..]) => {
+                    known.transport == Some(icmp) && reads_icmp_type(first)
+                }
+                (_, []) => false,
             };
-            if for_icmp {
+            if used {
                 known.net = Some(net);
             }
-            for_icmp
+            used
         }
         (_, Source::Meta(MetaKey::L4proto)) => {
             let [transport] = *data.as_bytes() else {
@@ -295,6 +301,17 @@ fn reads_field_of(transport: u8, term: &Term) -> bool {
     })
 }
 
+/// A prefix reads less than the whole address.
+fn reads_arp(term: &Term) -> bool {
+    let Source::Payload { base, offset, .. } = encode::source(Field::ArpSaddrIp) else {
+        return false;
+    };
+    let mut sources = sources(term).iter();
+    sources.any(|source| {
+        matches!(source, Source::Payload { base: b, offset: o, .. } if (*b, *o) == (base, offset))
+    })
+}
+
 fn reads_icmp_type(term: &Term) -> bool {
     sources(term).contains(&encode::source(Field::IcmpType))
 }
@@ -309,6 +326,7 @@ fn field(source: Source, known: &Known) -> Option<Field> {
             Base::Network => match known.net? {
                 Net::V4 => &[Field::IpSaddr, Field::IpDaddr],
                 Net::V6 => &[Field::Ip6Saddr, Field::Ip6Daddr],
+                Net::Arp => &[Field::ArpSaddrIp],
             },
             Base::Transport => match known.transport {
                 None => &[Field::ThSport, Field::ThDport],
@@ -316,7 +334,7 @@ fn field(source: Source, known: &Known) -> Option<Field> {
                 Some(UDP) => &[Field::UdpSport, Field::UdpDport],
                 Some(SCTP) => &[Field::SctpSport, Field::SctpDport],
                 Some(ICMP) => &[Field::IcmpType],
-                Some(ICMPV6) => &[Field::Icmpv6Type],
+                Some(ICMPV6) => &[Field::Icmpv6Type, Field::NdTarget],
                 Some(_) => &[],
             },
         },
@@ -361,23 +379,20 @@ fn comparison(source: Source, test: &Test, known: &Known) -> Option<Statement> {
 /// An address of which only the first bytes are loaded is compared with a prefix.
 fn whole_byte_prefix(source: Source, test: &Test, known: &Known) -> Option<Statement> {
     let Source::Payload {
-        base: Base::Network,
+        base,
         offset,
         len: short,
     } = source
     else {
         return None;
     };
-    let datatype = match known.net? {
-        Net::V4 => Datatype::Ipv4Addr,
-        Net::V6 => Datatype::Ipv6Addr,
+    let datatype = match (base, known.net?) {
+        (Base::Network, Net::V4 | Net::Arp) => Datatype::Ipv4Addr,
+        (Base::Network | Base::Transport, Net::V6) => Datatype::Ipv6Addr,
+        _ => return None,
     };
     let len = datatype.len() as u32;
-    let whole = Source::Payload {
-        base: Base::Network,
-        offset,
-        len,
-    };
+    let whole = Source::Payload { base, offset, len };
     let Test::Value(op, data) = test else {
         return None;
     };

@@ -16,14 +16,16 @@ use crate::value::{Datatype, Key, Value};
 pub(super) enum Net {
     V4,
     V6,
+    Arp,
 }
 
 impl Net {
-    /// `NFPROTO_*`.
-    pub(super) const fn nfproto(self) -> u8 {
+    /// `NFPROTO_*`, as tables of family inet see it; ARP they never do.
+    pub(super) const fn nfproto(self) -> Option<u8> {
         match self {
-            Self::V4 => 2,
-            Self::V6 => 10,
+            Self::V4 => Some(2),
+            Self::V6 => Some(10),
+            Self::Arp => None,
         }
     }
 
@@ -32,6 +34,7 @@ impl Net {
         match self {
             Self::V4 => 0x0800,
             Self::V6 => 0x86dd,
+            Self::Arp => 0x0806,
         }
     }
 
@@ -39,12 +42,12 @@ impl Net {
     pub(super) fn from_nfproto(data: &Data) -> Option<Self> {
         [Self::V4, Self::V6]
             .into_iter()
-            .find(|net| data.as_bytes() == [net.nfproto()])
+            .find(|net| net.nfproto().is_some_and(|n| data.as_bytes() == [n]))
     }
 
     /// The protocol with this EtherType, in network order.
     pub(super) fn from_ether_type(data: &Data) -> Option<Self> {
-        [Self::V4, Self::V6]
+        [Self::V4, Self::V6, Self::Arp]
             .into_iter()
             .find(|net| data.as_bytes() == net.ether_type().to_be_bytes())
     }
@@ -77,6 +80,7 @@ pub(super) fn source(field: Field) -> Source {
         Field::IpDaddr => (Base::Network, 16),
         Field::Ip6Saddr => (Base::Network, 8),
         Field::Ip6Daddr => (Base::Network, 24),
+        Field::ArpSaddrIp => (Base::Network, 14),
         Field::TcpSport | Field::UdpSport | Field::SctpSport | Field::ThSport => {
             (Base::Transport, 0)
         }
@@ -84,6 +88,7 @@ pub(super) fn source(field: Field) -> Source {
             (Base::Transport, 2)
         }
         Field::IcmpType | Field::Icmpv6Type => (Base::Transport, 0),
+        Field::NdTarget => (Base::Transport, 8),
         Field::EtherType => return ETHER_TYPE,
         Field::MetaL4proto => return Source::Meta(MetaKey::L4proto),
         Field::Iifname => return Source::Meta(MetaKey::Iifname),
@@ -98,6 +103,7 @@ fn net_of(field: Field) -> Option<Net> {
     match field {
         Field::IpSaddr | Field::IpDaddr | Field::IcmpType => Some(Net::V4),
         Field::Ip6Saddr | Field::Ip6Daddr | Field::Icmpv6Type => Some(Net::V6),
+        Field::ArpSaddrIp => Some(Net::Arp),
         _ => None,
     }
 }
@@ -341,6 +347,11 @@ impl Encoder {
         if len > Key::MAX {
             return Err(invalid("a key has at most 24 bytes"));
         }
+        if fields.contains(&Field::NdTarget) {
+            return Err(invalid(
+                "what nft takes for a number is in no set of addresses",
+            ));
+        }
         for field in fields {
             self.require(*field)?;
         }
@@ -378,6 +389,14 @@ impl Encoder {
         if field == Field::EtherType && self.family != Family::Bridge {
             return Err(invalid("ether type is for bridge tables"));
         }
+        if field == Field::NdTarget && self.transport != Some(ICMPV6) {
+            return Err(invalid("a target is that of an icmpv6 type"));
+        }
+        if net_of(field) == Some(Net::Arp) && self.transport.is_some()
+            || transport_of(field).is_some() && self.net == Some(Net::Arp)
+        {
+            return Err(invalid("arp has no transport protocol"));
+        }
         let any_transport = matches!(field, Field::ThSport | Field::ThDport);
         if any_transport && (self.transport.is_some() || self.explicit_transport) {
             return Err(invalid(
@@ -391,15 +410,15 @@ impl Encoder {
             let (source, data) = match self.family {
                 Family::Inet => (
                     Source::Meta(MetaKey::Nfproto),
-                    Some(Data::byte(net.nfproto())),
+                    net.nfproto().map(Data::byte),
                 ),
-                // nft takes the EtherType on the wire for icmp, and the one netfilter sees for addresses.
-                Family::Bridge if transport_of(field).is_some() => {
+                // nft takes the EtherType on the wire for icmp and arp, and the one netfilter sees for addresses.
+                Family::Bridge if transport_of(field).is_some() || net == Net::Arp => {
                     (ETHER_TYPE, Data::new(ether_type))
                 }
                 Family::Bridge => (Source::Meta(MetaKey::Protocol), Data::new(ether_type)),
             };
-            let data = data.ok_or_else(|| invalid("no protocol"))?;
+            let data = data.ok_or_else(|| invalid("arp is for bridge tables"))?;
             self.load(source, Reg::FIRST);
             self.out.push(Expr::Cmp { op: Cmp::Eq, data });
             self.net = Some(net);

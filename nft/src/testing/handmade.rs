@@ -381,6 +381,11 @@ fn handmade_chains() -> Vec<(String, Chain)> {
 }
 
 fn handmade_bridge() -> Table {
+    let target = |operand| Statement::Match {
+        field: Field::NdTarget,
+        op: Operator::Neq,
+        operand,
+    };
     let mut table = Table::default();
     let ports = keys(
         &[Datatype::IfName],
@@ -424,6 +429,18 @@ fn handmade_bridge() -> Table {
             Operator::Eq,
             Operand::Value(Value::Service(80)),
         ),
+        compare(
+            Field::ArpSaddrIp,
+            Operator::Eq,
+            Operand::Value(v4("10.0.0.1")),
+        ),
+        Rule::new([
+            Statement::eq(Field::Icmpv6Type, Value::Icmpv6Type(136)),
+            target(Operand::Value(v6("fd00::1"))),
+            target(Operand::Prefix(v6("fe80::"), 16)),
+            target(Operand::Prefix(v6("fec0::"), 10)),
+            target(Operand::Range(v6("::1"), v6("::ff"))),
+        ]),
     ]);
     guard.base = base(Hook::Prerouting, -300);
     table.chains.insert(name("guard"), Arc::new(guard));

@@ -6,6 +6,7 @@ use super::{Quoted, Style, value};
 use crate::rule::{
     Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state,
 };
+use crate::value::Value;
 
 /// One rule on one line, without indent. A rule that was not understood when it was read becomes a comment.
 pub(crate) fn rule(f: &mut fmt::Formatter<'_>, rule: &Rule, style: Style) -> fmt::Result {
@@ -27,6 +28,11 @@ pub(crate) fn rule(f: &mut fmt::Formatter<'_>, rule: &Rule, style: Style) -> fmt
 
 fn statement(f: &mut fmt::Formatter<'_>, statement: &Statement, style: Style) -> fmt::Result {
     match statement {
+        Statement::Match {
+            field: Field::NdTarget,
+            op,
+            operand,
+        } => target(f, *op, operand),
         Statement::Match { field, op, operand } => {
             write!(f, "{} ", field_name(*field))?;
             if let Some(sign) = sign(*op) {
@@ -112,6 +118,7 @@ const fn field_name(field: Field) -> &'static str {
         Field::IpDaddr => "ip daddr",
         Field::Ip6Saddr => "ip6 saddr",
         Field::Ip6Daddr => "ip6 daddr",
+        Field::ArpSaddrIp => "arp saddr ip",
         Field::TcpSport => "tcp sport",
         Field::TcpDport => "tcp dport",
         Field::UdpSport => "udp sport",
@@ -122,10 +129,38 @@ const fn field_name(field: Field) -> &'static str {
         Field::ThDport => "th dport",
         Field::IcmpType => "icmp type",
         Field::Icmpv6Type => "icmpv6 type",
+        Field::NdTarget => "@th,64,128",
         Field::EtherType => "ether type",
         Field::MetaL4proto => "meta l4proto",
         Field::Iifname => "iifname",
         Field::Oifname => "oifname",
+    }
+}
+
+/// A field that is a number to nft: a prefix of whole bytes is a shorter one, any other is masked.
+fn target(f: &mut fmt::Formatter<'_>, op: Operator, operand: &Operand) -> fmt::Result {
+    let number = |value: &Value| match value {
+        Value::Ipv6(address) => address.to_bits(),
+        _ => 0,
+    };
+    let name = field_name(Field::NdTarget);
+    let sign = sign(op).map(|sign| format!("{sign} ")).unwrap_or_default();
+    match operand {
+        Operand::Value(value) => write!(f, "{name} {sign}{:#x}", number(value)),
+        Operand::Range(first, last) => {
+            let (first, last) = (number(first), number(last));
+            write!(f, "{name} {sign}{first:#x}-{last:#x}")
+        }
+        Operand::Prefix(network, length) => {
+            let (network, rest) = (number(network), 128 - u32::from(*length).min(128));
+            if rest.is_multiple_of(8) {
+                let short = network.checked_shr(rest).unwrap_or(0);
+                return write!(f, "@th,64,{length} {sign}{short:#x}");
+            }
+            let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
+            let sign = self::sign(op).unwrap_or("==");
+            write!(f, "{name} & {mask:#x} {sign} {network:#x}")
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use selvedge_nft::{
 
 use crate::lab::*;
 
-const INET_FIELDS: [Field; 17] = [
+const INET_FIELDS: [Field; 18] = [
     Field::IpSaddr,
     Field::IpDaddr,
     Field::Ip6Saddr,
@@ -28,6 +28,7 @@ const INET_FIELDS: [Field; 17] = [
     Field::ThDport,
     Field::IcmpType,
     Field::Icmpv6Type,
+    Field::NdTarget,
     Field::MetaL4proto,
     Field::Iifname,
     Field::Oifname,
@@ -288,6 +289,7 @@ fn random_bridge_rules_come_back() {
     let mut fields = INET_FIELDS.to_vec();
     // More often than the others: its explicit and implied forms look alike.
     fields.extend([Field::EtherType; 4]);
+    fields.extend([Field::ArpSaddrIp; 2]);
     rules_come_back(bridge(), fields);
 }
 

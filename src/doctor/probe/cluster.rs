@@ -78,10 +78,8 @@ pub(super) fn ruleset(policy: Policy) -> Result<Ruleset, ProbeError> {
         index.apply(Event::Apply(object));
     }
     let interface = |name: &str| IfName::new(name).map_err(|error| unsayable(&error));
-    let host = Host {
-        bridge: interface(BRIDGE)?,
-        ports: [interface(CLIENT_PORT)?, interface(SERVER_PORT)?].into(),
-    };
+    let ports = [interface(CLIENT_PORT)?, interface(SERVER_PORT)?];
+    let host = Host::new(interface(BRIDGE)?, ports);
     Ok(compile(&index, &name, &host))
 }
 

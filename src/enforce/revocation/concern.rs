@@ -8,6 +8,8 @@ use selvedge_nft::{
     Transaction, Value, Verdict,
 };
 
+use crate::compile::is_withheld;
+
 /// So many addresses are named; more are everyone.
 const MOST: usize = 1000;
 
@@ -74,8 +76,9 @@ impl Concern {
 /// Whom a transaction from one ruleset to another may have taken permission from. It costs what the transaction deletes
 /// and, where it rewrites chains, the dispatch maps: this node's pods.
 ///
-/// It rests on how rulesets are compiled: rules look sets of addresses up to accept, not to drop (but for the isolated pods,
-/// who are in the dispatch maps, too); a verdict map holds for a pod's address the chain that decides about it.
+/// It rests on how rulesets are compiled: rules look sets of addresses up to accept, or to drop who is in none; those that
+/// drop who is in one are about withheld addresses, or about isolated pods, who are in the dispatch maps, too. A verdict
+/// map holds for a pod's address the chain that decides about it.
 pub fn concerned(before: &Ruleset, transaction: &Transaction, after: &Ruleset) -> Concern {
     let mut concern = Concern::Nobody;
     let mut rewritten = BTreeSet::new();
@@ -94,6 +97,16 @@ pub fn concerned(before: &Ruleset, transaction: &Transaction, after: &Ruleset) -
             } => entries
                 .keys()
                 .for_each(|key| add_key(&mut concern, key, &header.key)),
+            // Who may use an address no more, and who may again.
+            Op::AddElements {
+                name,
+                header,
+                elements: Elements::Keys(keys),
+                ..
+            } if is_withheld(name) => keys
+                .iter()
+                .for_each(|key| add_key(&mut concern, key, &header.key)),
+            Op::DeleteElements { name, .. } if is_withheld(name) => {}
             Op::DeleteElements {
                 header, elements, ..
             } => match elements {
@@ -125,6 +138,10 @@ pub fn concerned(before: &Ruleset, transaction: &Transaction, after: &Ruleset) -
                 }
                 let base = |chain: &Option<Chain>| chain.as_ref().is_some_and(|c| c.base.is_some());
                 if base(&old) || base(&new) {
+                    let same = old.as_ref().zip(new.as_ref());
+                    if same.is_some_and(|(old, new)| differ_by_withheld(old, new)) {
+                        continue;
+                    }
                     return Concern::Everyone;
                 }
                 let opens = match (&old, &new, after.tables.get(table)) {
@@ -180,6 +197,20 @@ fn add_key(concern: &mut Concern, key: &Key, types: &[Datatype]) {
         Some(Value::Ipv6(address)) => concern.add((*address).into()),
         _ => concern.join(Concern::Everyone),
     }
+}
+
+/// Whether two chains differ in nothing but rules about withheld addresses, whose elements tell whom they concern.
+fn differ_by_withheld(old: &Chain, new: &Chain) -> bool {
+    let withheld = |statement: &Statement| match statement {
+        Statement::Lookup { set, .. } => is_withheld(set),
+        _ => false,
+    };
+    let others = |chain: &Chain| {
+        let rules = chain.rules.iter();
+        let others = rules.filter(|rule| !rule.statements.iter().any(withheld));
+        others.cloned().collect::<Vec<Rule>>()
+    };
+    old.base == new.base && others(old) == others(new)
 }
 
 /// Whether all that the old chain had is there still, in its order, and what came in between does nothing but accept.

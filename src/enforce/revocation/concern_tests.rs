@@ -5,7 +5,7 @@ use super::*;
 use crate::arbitrary::{NODES, events};
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Host};
 use crate::enforce::host;
 use crate::enforce::revocation::fixtures::*;
 use crate::enforce::revocation::judge::{Judge, Judgement};
@@ -146,21 +146,70 @@ fn addresses(events: &[Event]) -> BTreeSet<IpAddr> {
     pods.flatten().chain(outside).collect()
 }
 
+/// Changes the host, and gives whom that concerns.
+fn after_host(cluster: &mut Cluster, change: impl FnOnce(&mut Host)) -> Concern {
+    let (before, transaction) = cluster.change_host(change);
+    concerned(&before, &transaction, &cluster.ruleset)
+}
+
+#[test]
+fn an_address_that_is_withheld_is_concerned_and_no_other() {
+    for isolated in [false, true] {
+        let mut cluster = if isolated { shop() } else { Cluster::new() };
+        let withhold = |last: &[u8]| {
+            let addresses: BTreeSet<IpAddr> = last.iter().copied().map(address).collect();
+            move |host: &mut Host| host.withheld = addresses
+        };
+        // The first one brings the set and its rules, the last one takes them away.
+        assert_eq!(after_host(&mut cluster, withhold(&[7])), these([7]));
+        assert_eq!(after_host(&mut cluster, withhold(&[7, 8])), these([8]));
+        assert_eq!(after_host(&mut cluster, withhold(&[9])), these([9]));
+        assert_eq!(after_host(&mut cluster, withhold(&[])), Concern::Nobody);
+    }
+}
+
+#[test]
+fn an_address_that_is_known_no_more_is_concerned() {
+    let mut cluster = shop();
+    let close = |host: &mut Host| host.closed = vec!["10.244.1.0/24".parse().unwrap()];
+    assert_eq!(after_host(&mut cluster, close), Concern::Everyone);
+    assert_eq!(after(&mut cluster, [pod(4, "none")]), Concern::Nobody);
+    assert_eq!(after(&mut cluster, [gone(4)]), these([4]));
+    // A pod that comes in another's place has been known all along; the isolated one's chain goes.
+    cluster.commit([pod(4, "none")]);
+    assert_eq!(after(&mut cluster, [gone(2)]), these([2]));
+    let open = |host: &mut Host| host.closed = Vec::new();
+    assert_eq!(after_host(&mut cluster, open), Concern::Everyone);
+}
+
+/// What the host adds in one step: addresses withheld, and whether the node's block is closed.
+fn hosts() -> impl Strategy<Value = Vec<(Vec<u8>, bool)>> {
+    proptest::collection::vec(
+        (proptest::collection::vec(2..12u8, 0..3), any::<bool>()),
+        1..5,
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     /// Whoever could connect before a commit and can't after it is concerned by it.
     #[test]
-    fn whoever_loses_permission_is_concerned(events in events(40)) {
+    fn whoever_loses_permission_is_concerned(events in events(40), hosts in hosts()) {
         let own = BTreeSet::new();
         let addresses = addresses(&events);
-        let (mut index, host) = (Index::new(), host::unknown(None).unwrap());
-        let mut compiler = Compiler::new(Text::from(NODES[0]), host);
+        let (mut index, mut host) = (Index::new(), host::unknown(None).unwrap());
+        let mut compiler = Compiler::new(Text::from(NODES[0]), host.clone());
         let mut before = compiler.update(&mut index);
-        for batch in events.chunks(4) {
+        for (batch, (withheld, closed)) in events.chunks(4).zip(hosts.iter().cycle()) {
             for event in batch {
                 index.apply(event.clone());
             }
+            let pods = addresses.iter().copied();
+            host.withheld = pods.enumerate().filter(|(n, _)| withheld.contains(&(*n as u8))).map(|(_, a)| a).collect();
+            let blocks = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|net| net.parse().unwrap());
+            host.closed = if *closed { blocks.into() } else { Vec::new() };
+            compiler.set_host(host.clone());
             let after = compiler.update(&mut index);
             let concern = concerned(&before, &diff(&before, &after), &after);
             let (old, new) = (Judge::new(&before, &own), Judge::new(&after, &own));

@@ -13,7 +13,7 @@ use super::Connections;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Node, Object, ObjectKey, Pod};
 use crate::cluster::selector::{LabelSelector, Operator, PodSelector, Requirement, Scope};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, Host};
 use crate::enforce::host;
 use crate::index::Index;
 use crate::policy::Action;
@@ -23,6 +23,7 @@ use crate::policy::{Dialect, Peer, Peers, Policy, PolicyKey, Ports, Rule, Tier};
 pub struct Cluster {
     index: Index,
     compiler: Compiler,
+    host: Host,
     pub ruleset: Ruleset,
 }
 
@@ -32,7 +33,8 @@ impl Cluster {
         let host = host::unknown(None).unwrap();
         let mut cluster = Self {
             index: Index::new(),
-            compiler: Compiler::new(Text::from("node-a"), host),
+            compiler: Compiler::new(Text::from("node-a"), host.clone()),
+            host,
             ruleset: Ruleset::default(),
         };
         cluster.commit([apply(Object::Node(Node {
@@ -41,6 +43,13 @@ impl Cluster {
             addresses: Vec::new(),
         }))]);
         cluster
+    }
+
+    /// The same with another host: the bridge of before, changed.
+    pub fn change_host(&mut self, change: impl FnOnce(&mut Host)) -> (Ruleset, Transaction) {
+        change(&mut self.host);
+        self.compiler.set_host(self.host.clone());
+        self.commit([])
     }
 
     /// Takes events in: the ruleset before, and the transaction to the one that is there now.

@@ -63,6 +63,7 @@ pub fn inet_rules() -> Vec<Sample> {
     let v6_net = |text, bits| Operand::Prefix(v6(text), bits);
     let pod = || name("ingress/shop/api-0");
     let ten = || v4("10.0.0.1");
+    let advert = || is(Icmpv6Type, Value::Icmpv6Type(136));
     vec![
         ("ip saddr 10.0.0.1", vec![is(IpSaddr, ten())]),
         ("ip daddr 10.0.0.1", vec![is(IpDaddr, ten())]),
@@ -304,6 +305,42 @@ pub fn inet_rules() -> Vec<Sample> {
             vec![Statement::CtState(ct_state::NEW), is(TcpDport, port(80))],
         ),
         (
+            "icmpv6 type 136 @th,64,128 0xfd000000000000000000000000000001",
+            vec![advert(), is(NdTarget, v6("fd00::1"))],
+        ),
+        (
+            "icmpv6 type 136 @th,64,128 != 0xfd000000000000000000000000000001 @th,64,16 != 0xfe80 drop",
+            vec![
+                advert(),
+                matching(NdTarget, Neq, value(v6("fd00::1"))),
+                matching(NdTarget, Neq, v6_net("fe80::", 16)),
+                Verdict::Drop.into(),
+            ],
+        ),
+        (
+            "icmpv6 type 136 @th,64,128 & 0xffc00000000000000000000000000000 == 0xfe800000000000000000000000000000",
+            vec![advert(), matching(NdTarget, Eq, v6_net("fe80::", 10))],
+        ),
+        (
+            "icmpv6 type 136 @th,64,128 & 0xfffffffffffffffffffffffffffffffe != 0x2",
+            vec![advert(), matching(NdTarget, Neq, v6_net("::2", 127))],
+        ),
+        (
+            "icmpv6 type 136 @th,64,8 0x0",
+            vec![advert(), matching(NdTarget, Eq, v6_net("::", 8))],
+        ),
+        (
+            "icmpv6 type 136 @th,64,128 0x1-0xfd000000000000000000000000000001",
+            vec![
+                advert(),
+                matching(NdTarget, Eq, range(v6("::1"), v6("fd00::1"))),
+            ],
+        ),
+        (
+            "icmpv6 type 136 @th,64,128 <= 0xfd000000000000000000000000000001",
+            vec![advert(), matching(NdTarget, Lte, value(v6("fd00::1")))],
+        ),
+        (
             "ip saddr 10.0.0.1 icmp type 8",
             vec![is(IpSaddr, ten()), is(IcmpType, Value::IcmpType(8))],
         ),
@@ -431,6 +468,56 @@ pub fn bridge_rules() -> Vec<Sample> {
                 is(IpSaddr, v4("10.0.0.1")),
             ],
         ),
+        (
+            "arp saddr ip 10.0.0.1",
+            vec![is(ArpSaddrIp, v4("10.0.0.1"))],
+        ),
+        (
+            "arp saddr ip != 10.0.0.1",
+            vec![matching(ArpSaddrIp, Operator::Neq, value(v4("10.0.0.1")))],
+        ),
+        (
+            "arp saddr ip 10.0.0.0/24",
+            vec![matching(
+                ArpSaddrIp,
+                Operator::Eq,
+                Operand::Prefix(v4("10.0.0.0"), 24),
+            )],
+        ),
+        (
+            "arp saddr ip 10.0.0.0/20",
+            vec![matching(
+                ArpSaddrIp,
+                Operator::Eq,
+                Operand::Prefix(v4("10.0.0.0"), 20),
+            )],
+        ),
+        (
+            "iifname . arp saddr ip @addresses",
+            vec![lookup(&[Iifname, ArpSaddrIp], "addresses", false)],
+        ),
+        (
+            "iifname . ip saddr != @addresses",
+            vec![lookup(&[Iifname, IpSaddr], "addresses", true)],
+        ),
+        (
+            "iifname . ether type vmap @attached",
+            vec![map(&[Iifname, EtherType], "attached")],
+        ),
+        (
+            "ip6 saddr :: icmpv6 type 135",
+            vec![
+                is(Ip6Saddr, v6("::")),
+                is(Icmpv6Type, Value::Icmpv6Type(135)),
+            ],
+        ),
+        (
+            "icmpv6 type 136 @th,64,16 != 0xfe80",
+            vec![
+                is(Icmpv6Type, Value::Icmpv6Type(136)),
+                matching(NdTarget, Operator::Neq, Operand::Prefix(v6("fe80::"), 16)),
+            ],
+        ),
         ("iifname @ports", vec![lookup(&[Iifname], "ports", false)]),
         (
             "ether type != @types",
@@ -447,6 +534,7 @@ pub fn bridge_rules() -> Vec<Sample> {
 pub fn odd_bridge_rules() -> Vec<Vec<Statement>> {
     use Field::*;
     let ip = || is(EtherType, Value::EtherType(0x0800));
+    let arp = || is(EtherType, Value::EtherType(0x0806));
     let ping = || is(IcmpType, Value::IcmpType(8));
     vec![
         vec![ip()],
@@ -455,5 +543,12 @@ pub fn odd_bridge_rules() -> Vec<Vec<Statement>> {
         vec![ip(), is(MetaL4proto, Value::Proto(1)), ping()],
         vec![ping(), ip(), ping()],
         vec![ip(), is(MetaL4proto, Value::Proto(1))],
+        vec![arp(), is(ArpSaddrIp, v4("10.0.0.1"))],
+        vec![is(ArpSaddrIp, v4("10.0.0.1")), arp()],
+        vec![
+            is(ArpSaddrIp, v4("10.0.0.1")),
+            arp(),
+            is(ArpSaddrIp, v4("10.0.0.1")),
+        ],
     ]
 }

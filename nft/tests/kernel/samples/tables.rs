@@ -234,10 +234,17 @@ pub fn bridge_table(rules: impl IntoIterator<Item = Rule>) -> Table {
     use Datatype::*;
     let vlan = Value::EtherType(0x8100);
     let pair = key(&[vlan, interface("veth0")]);
+    let address = key(&[interface("veth0"), v4("10.0.0.1")]);
+    let attached = verdicts([(
+        key(&[interface("veth0"), vlan]),
+        Verdict::Goto(name("port/veth0")),
+    )]);
     let sets = [
         ("ports", set(&[IfName], keys([key(&[interface("veth0")])]))),
         ("types", set(&[EtherType], keys([key(&[vlan])]))),
         ("both", set(&[EtherType, IfName], keys([pair]))),
+        ("addresses", set(&[IfName, Ipv4Addr], keys([address]))),
+        ("attached", set(&[IfName, EtherType], attached)),
     ];
     let guard = Chain {
         base: base(Hook::Prerouting, -300, ChainPolicy::Accept),
@@ -246,7 +253,12 @@ pub fn bridge_table(rules: impl IntoIterator<Item = Rule>) -> Table {
     };
     Table {
         sets: sets.into_iter().map(|(n, s)| (name(n), s)).collect(),
-        chains: [(name("guard"), Arc::new(guard))].into_iter().collect(),
+        chains: [
+            (name("guard"), Arc::new(guard)),
+            (name("port/veth0"), chain([])),
+        ]
+        .into_iter()
+        .collect(),
         ..Table::default()
     }
 }
@@ -254,6 +266,8 @@ pub fn bridge_table(rules: impl IntoIterator<Item = Rule>) -> Table {
 /// The text of [`bridge_table`].
 pub const BRIDGE_TEXT: &str = r#"
 table bridge selvedge {
+    set addresses { type ifname . ipv4_addr; elements = { veth0 . 10.0.0.1 }; }
+    map attached { type ifname . ether_type : verdict; elements = { veth0 . 0x8100 : goto port/veth0 }; }
     set both { type ether_type . ifname; elements = { 0x8100 . veth0 }; }
     set ports { type ifname; elements = { veth0 }; }
     set types { type ether_type; elements = { 0x8100 }; }
@@ -261,5 +275,6 @@ table bridge selvedge {
         type filter hook prerouting priority -300; policy accept;
         RULES
     }
+    chain port/veth0 { }
 }
 "#;
