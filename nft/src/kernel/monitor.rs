@@ -102,7 +102,7 @@ impl AsFd for Monitor {
 }
 
 /// Takes one message in; the last one of a transaction that touched a table of ours gives what it comes to.
-fn take(
+pub(super) fn take(
     message: Message<'_>,
     tables: &[TableId],
     touched: &mut BTreeSet<TableId>,

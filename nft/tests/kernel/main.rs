@@ -13,6 +13,7 @@ mod intervals;
 mod lab;
 mod listing;
 mod random;
+mod recording;
 mod roundtrip;
 mod samples;
 mod scale;
