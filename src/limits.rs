@@ -33,8 +33,8 @@ pub const PROBLEMS: usize = 100;
 /// set, of which a kernel's table bears few thousand.
 pub const WAYS: usize = 2_000;
 
-/// The most address blocks and exceptions of a policy: more than 1.5 MiB hold.
-pub const BLOCKS: usize = 200_000;
+/// The most address blocks and exceptions of a policy: twice the blocks that 1.5 MiB of JSON hold.
+pub const BLOCKS: usize = 100_000;
 
 /// The most values in the selectors of a policy. Each of its sets is named after all of its selector.
 pub const VALUES: usize = 20_000;

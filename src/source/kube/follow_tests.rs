@@ -336,28 +336,17 @@ async fn a_page_that_is_too_large_is_asked_for_in_parts() {
 }
 
 #[tokio::test]
-async fn a_line_without_an_end_is_nonsense_and_what_is_known_stays() {
-    let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
-    let endless = || Answer {
-        code: 200,
-        retry_after: None,
-        lines: vec!["x".repeat(limits::LINE + 1)],
-        ending: Ending::Never,
-    };
-    let answers = vec![
-        stream_of(&lines, Ending::Clean),
-        endless(),
-        endless(),
-        endless(),
-        stream_of(&lines, Ending::Never),
-    ];
-    let mut followed = Followed::new(answers).await;
-    let old = "resourceVersion=7";
-    assert_eq!(followed.asked(5).await, [STREAMED, old, old, old, STREAMED]);
-    let heard = followed.hear(3).await;
-    let lost = "lost: its answer makes no sense: a line of more than 16 MiB";
-    assert_eq!(heard, ["+Namespace a", "listed 1 0", lost]);
+async fn a_line_without_an_end_is_nonsense() {
+    let mut body = "x".repeat(limits::LINE);
+    body.push('\n');
+    let longest = lines(Body::from(body.clone().into_bytes())).next().await;
+    assert_eq!(longest.unwrap().unwrap().len(), limits::LINE);
+    body.insert(0, 'x');
+    let error = lines(Body::from(body.into_bytes())).next().await;
+    assert_eq!(
+        error.unwrap().unwrap_err().to_string(),
+        "its answer makes no sense: a line of more than 16 MiB"
+    );
 }
 
 #[test]
@@ -371,5 +360,8 @@ fn a_list_that_never_ends_is_nonsense() {
         ..Listing::default()
     };
     assert_eq!(listing.note(&entry), Ok(()));
-    assert!(matches!(listing.note(&entry), Err(ApiError::Nonsense { .. })));
+    assert!(matches!(
+        listing.note(&entry),
+        Err(ApiError::Nonsense { .. })
+    ));
 }
