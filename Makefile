@@ -7,7 +7,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(ROOT)
 endif
 
-.PHONY: help setup build image demo test soak bench lint bless
+.PHONY: help setup build image demo test soak fuzz bench lint bless
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ soak: setup ## the random tests, many times as many: a million events, 10,000 se
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test crash -- --nocapture --test-threads 1
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test drift -- --nocapture --test-threads 1
+
+FUZZ_SECONDS ?= 60
+
+fuzz: setup ## each fuzz target for FUZZ_SECONDS (60), on the stable compiler; FUZZ="stream netlink" for some of them
+	.ci/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 bench: setup ## the benchmarks: what policy costs, as ratios of measurements in turns, beside the targets
 	cargo bench -p selvedge-lab --bench '*'

@@ -17,6 +17,7 @@
 //! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
 //! - [`observe`]: metrics and health, over HTTP
 //! - [`doctor`]: what enforcement needs of a node, and what stands in its way
+//! - [`limits`]: how much of anything is too much
 //! - [`cli`]: the command line, one file a subcommand
 //! - [`work`]: counts what a change looks at, for the tests
 
@@ -30,6 +31,7 @@ pub mod compile;
 pub mod doctor;
 pub mod enforce;
 pub mod index;
+pub mod limits;
 pub mod observe;
 pub mod policy;
 pub mod source;

@@ -38,6 +38,9 @@ pub use diff::diff;
 pub use fake::{Fake, Fault, errno};
 pub use kernel::Kernel;
 pub use kernel::conntrack::Conntrack;
+#[cfg(any(test, feature = "recording"))]
+#[doc(hidden)]
+pub use kernel::recording::Recording;
 pub use name::{Comment, IfName, InvalidName, Name};
 pub use rule::{Field, LimitUnit, Operand, Operator, Rule, Statement, TcpFlags, Verdict, ct_state};
 pub use ruleset::{

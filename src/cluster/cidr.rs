@@ -22,12 +22,19 @@ impl IpBlock {
 
     /// What is left of the block, as disjoint ranges in order.
     pub fn ranges(&self) -> Vec<IpRange> {
-        let mut left = vec![IpRange::of(self.net)];
-        for except in &self.except {
-            let hole = IpRange::of(*except);
-            left = left.iter().flat_map(|range| range.without(hole)).collect();
+        let holes = union(self.except.iter().map(|except| IpRange::of(*except)));
+        let mut ranges = Vec::with_capacity(holes.len() + 1);
+        let mut rest = Some(IpRange::of(self.net));
+        for hole in holes {
+            let Some(range) = rest else {
+                break;
+            };
+            let [before, after] = range.without(hole);
+            ranges.extend(before);
+            rest = after;
         }
-        left
+        ranges.extend(rest);
+        ranges
     }
 }
 
@@ -92,20 +99,20 @@ impl IpRange {
         }
     }
 
-    /// What is left of the range when `hole` is taken out: none, one or two ranges in order.
-    fn without(self, hole: Self) -> Vec<Self> {
+    /// What is left of the range when `hole` is taken out: what is before it, and what is behind it. Of a hole that
+    /// lies outside, all of it.
+    fn without(self, hole: Self) -> [Option<Self>; 2] {
         match (self, hole) {
-            (Self::V4(first, last), Self::V4(from, to)) if from <= last && to >= first => {
-                let before = (from > first).then(|| Self::V4(first, from - 1));
-                let after = (to < last).then(|| Self::V4(to + 1, last));
-                before.into_iter().chain(after).collect()
-            }
-            (Self::V6(first, last), Self::V6(from, to)) if from <= last && to >= first => {
-                let before = (from > first).then(|| Self::V6(first, from - 1));
-                let after = (to < last).then(|| Self::V6(to + 1, last));
-                before.into_iter().chain(after).collect()
-            }
-            _ => vec![self],
+            (Self::V4(first, last), Self::V4(from, to)) if from <= last && to >= first => [
+                (from > first).then(|| Self::V4(first, from - 1)),
+                (to < last).then(|| Self::V4(to + 1, last)),
+            ],
+            (Self::V6(first, last), Self::V6(from, to)) if from <= last && to >= first => [
+                (from > first).then(|| Self::V6(first, from - 1)),
+                (to < last).then(|| Self::V6(to + 1, last)),
+            ],
+            // Holes come in order: one that lies before leaves all to those that follow, one behind ends nothing.
+            _ => [None, Some(self)],
         }
     }
 

@@ -8,6 +8,7 @@ use selvedge_nft::{Field, Operand, Operator, Rule, Statement, Value, Verdict};
 
 use super::names;
 use super::sets::{IpFamily, SetSpec, value_of};
+use crate::cluster::Text;
 use crate::cluster::cidr::{self, IpRange};
 use crate::cluster::port::Protocol;
 use crate::cluster::selector::PodSelector;
@@ -73,21 +74,24 @@ impl ChainBuilder<'_> {
     fn rule(&mut self, rule: &policy::Rule) -> Vec<Vec<Statement>> {
         let peers = self.peers(&rule.peers);
         let mut alternatives = Vec::new();
+        let Ports::Of(ports) = &rule.ports else {
+            let peers = peers.iter();
+            return peers
+                .map(|peer| self.peer(peer).into_iter().collect())
+                .collect();
+        };
+        let numeric = self.numeric_ports(ports);
+        let named = named_ports(ports);
         for peer in &peers {
-            match &rule.ports {
-                Ports::Any => alternatives.push(self.peer(peer).into_iter().collect()),
-                Ports::Of(ports) => {
-                    for port in self.numeric_ports(ports) {
-                        // The port first: most packets fail it, and it costs less than to look up an address.
-                        let peer = self.peer(peer);
-                        alternatives.push(iter::once(port).chain(peer).collect());
-                    }
-                    for port in ports {
-                        if let PortMatch::Named(name) = &port.port {
-                            self.named(peer, name, port.protocol, &mut alternatives);
-                        }
-                    }
-                }
+            // Not where nothing asks for it: a set that no rule names would be made for nobody.
+            let mut matched = None;
+            for port in &numeric {
+                // The port first: most packets fail it, and it costs less than to look up an address.
+                let peer = matched.get_or_insert_with(|| self.peer(peer)).clone();
+                alternatives.push(iter::once(port.clone()).chain(peer).collect());
+            }
+            for port in &named {
+                self.named(peer, &mut matched, *port, &mut alternatives);
             }
         }
         alternatives
@@ -225,12 +229,12 @@ impl ChainBuilder<'_> {
     }
 
     /// A named port is what the pod at the receiving end calls so: the selected pod itself for ingress, each
-    /// destination for egress.
+    /// destination for egress. `matched` is the peer's statement, once it was asked for.
     fn named(
         &mut self,
         peer: &PeerMatch,
-        name: &crate::cluster::Text,
-        protocol: Protocol,
+        matched: &mut Option<Option<Statement>>,
+        (name, protocol): (&Text, Protocol),
         alternatives: &mut Vec<Vec<Statement>>,
     ) {
         let families = match peer {
@@ -238,11 +242,15 @@ impl ChainBuilder<'_> {
             PeerMatch::Pods(_, family) | PeerMatch::Blocks(_, family) => vec![*family],
         };
         for family in families {
-            let (selector, peer) = match (self.direction, peer) {
-                (Direction::Ingress, peer) => (self.subject.clone(), self.peer(peer)),
+            let (selector, says_all) = match (self.direction, peer) {
+                (Direction::Ingress, _) => (self.subject.clone(), false),
                 // The set holds the peer's own pods: being in it says all.
-                (Direction::Egress, PeerMatch::Pods(selector, _)) => (selector.clone(), None),
-                (Direction::Egress, peer) => (Arc::new(PodSelector::everything()), self.peer(peer)),
+                (Direction::Egress, PeerMatch::Pods(selector, _)) => (selector.clone(), true),
+                (Direction::Egress, _) => (Arc::new(PodSelector::everything()), false),
+            };
+            let peer = match says_all {
+                true => None,
+                false => matched.get_or_insert_with(|| self.peer(peer)).clone(),
             };
             let spec = SetSpec::NamedPort {
                 selector,
@@ -266,6 +274,16 @@ impl ChainBuilder<'_> {
         self.sets.insert(spec);
         statement
     }
+}
+
+/// The names among the ports, with their protocols, each once.
+fn named_ports(ports: &[policy::Port]) -> Vec<(&Text, Protocol)> {
+    let mut seen = BTreeSet::new();
+    let named = ports.iter().filter_map(|port| match &port.port {
+        PortMatch::Named(name) => Some((name, port.protocol)),
+        PortMatch::Any | PortMatch::Range(..) => None,
+    });
+    named.filter(|port| seen.insert(*port)).collect()
 }
 
 /// The same ports as disjoint ranges in order, none touching the next.

@@ -85,7 +85,7 @@ fn judge(place: &str, read: &Read) -> Finding {
         ApiError::Refused { code: 403, .. } => {
             "apply the ClusterRole and its binding again (`kubectl apply -k manifests`), or use credentials that may list and watch these"
         }
-        ApiError::Refused { .. } | ApiError::Nonsense { .. } => {
+        ApiError::Refused { .. } | ApiError::Nonsense { .. } | ApiError::TooLarge => {
             "look into the API server's log, and whether something else answers at this address"
         }
         ApiError::Unreachable { .. } => {

@@ -118,15 +118,19 @@ pub(super) fn places_of(labels: &Labels) -> impl Iterator<Item = Place> {
     std::iter::once(Place::Anywhere).chain(labelled)
 }
 
+/// A requirement of more values than this is looked for by its key: who files under each of a thousand, and under each
+/// of another thousand there, files a million times.
+const MOST_PLACES: usize = 64;
+
 /// The places of one requirement; each object that fulfils it belongs to one of them. `None` for a negative one.
 pub(super) fn places_for(requirement: &Requirement) -> Option<Vec<Place>> {
     let key = &requirement.key;
     match &requirement.operator {
-        Operator::In(values) => {
+        Operator::In(values) if values.len() <= MOST_PLACES => {
             let places = values.iter().map(|v| Place::Value(key.clone(), v.clone()));
             Some(places.collect())
         }
-        Operator::Exists => Some(vec![Place::Key(key.clone())]),
+        Operator::In(_) | Operator::Exists => Some(vec![Place::Key(key.clone())]),
         Operator::NotIn(_) | Operator::DoesNotExist => None,
     }
 }
@@ -135,7 +139,7 @@ pub(super) fn places_for(requirement: &Requirement) -> Option<Vec<Place>> {
 pub(super) fn fewest(selector: &LabelSelector, load: impl Fn(&Place) -> usize) -> Vec<Place> {
     let positive = selector.requirements().filter_map(|requirement| {
         let places = places_for(requirement)?;
-        let by_key = matches!(requirement.operator, Operator::Exists);
+        let by_key = matches!(places.as_slice(), [Place::Key(_)]);
         let load: usize = places.iter().map(&load).sum();
         // A key is more common than its values, even where that doesn't show yet.
         Some(((by_key, load, places.len()), places))

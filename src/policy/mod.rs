@@ -5,12 +5,14 @@
 
 pub mod network_policy;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::cluster::Text;
 use crate::cluster::cidr::IpBlock;
 use crate::cluster::port::Protocol;
 use crate::cluster::selector::PodSelector;
+use crate::limits;
 
 /// What tells policies apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +145,36 @@ pub struct Rule {
     pub ports: Ports,
 }
 
+impl Rule {
+    /// In how many ways a connection can meet it: each of its selectors, and all its blocks as one, times each of its
+    /// protocols and named ports. See [`crate::limits::WAYS`].
+    pub fn ways(&self) -> usize {
+        let peers = match &self.peers {
+            Peers::Any => 1,
+            Peers::Of(peers) => {
+                let selectors = peers.iter().filter_map(|peer| match peer {
+                    Peer::Pods(selector) => Some(selector),
+                    Peer::Block(_) => None,
+                });
+                let selectors: BTreeSet<&PodSelector> = selectors.collect();
+                let is_block = |peer: &Peer| matches!(peer, Peer::Block(_));
+                selectors.len() + usize::from(peers.iter().any(is_block))
+            }
+        };
+        let ports = match &self.ports {
+            Ports::Any => 1,
+            Ports::Of(ports) => {
+                let kinds = ports.iter().map(|port| match &port.port {
+                    PortMatch::Named(name) => (port.protocol, Some(name)),
+                    PortMatch::Any | PortMatch::Range(..) => (port.protocol, None),
+                });
+                kinds.collect::<BTreeSet<_>>().len()
+            }
+        };
+        peers.saturating_mul(ports)
+    }
+}
+
 /// The other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peers {
@@ -198,4 +230,37 @@ pub struct Problem {
     pub location: String,
     /// What is wrong, and what that closes.
     pub reason: String,
+}
+
+/// The problems of one object: so many as are told, and how many more there are.
+#[derive(Debug, Default)]
+pub struct Problems {
+    told: Vec<Problem>,
+    more: usize,
+}
+
+impl Problems {
+    /// Adds one.
+    pub fn push(&mut self, problem: Problem) {
+        match self.told.len() < limits::PROBLEMS {
+            true => self.told.push(problem),
+            false => self.more += 1,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    /// Those that are told; where there are more, the last says so.
+    pub fn into_vec(mut self) -> Vec<Problem> {
+        if self.more > 0 {
+            self.told.push(Problem {
+                location: "the object".to_owned(),
+                reason: format!("{} more like these, closed like them", self.more),
+            });
+        }
+        self.told
+    }
 }

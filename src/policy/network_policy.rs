@@ -2,7 +2,8 @@
 //!
 //! What each field means follows the API's own text. What can't be read is closed where it stands, and said:
 //! a peer or port that is wrong matches nothing, a rule's other peers and ports stay as they are. A `podSelector` that
-//! can't be read leaves open which pods are meant, so it selects all it may mean, and allows them nothing.
+//! can't be read leaves open which pods are meant, so it selects all it may mean, and allows them nothing. What is over a
+//! limit ([`crate::limits`]) counts as what can't be read.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +14,14 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{
     Action, Dialect, Direction, Peer, Peers, Policy, PolicyKey, Port, PortMatch, Ports, Problem,
-    Rule, Tier,
+    Problems, Rule, Tier,
 };
 use crate::cluster::Text;
 use crate::cluster::cidr::IpBlock;
 use crate::cluster::parse::parse_cidr;
 use crate::cluster::port::Protocol;
 use crate::cluster::selector::{LabelSelector, Operator, PodSelector, Requirement, Scope};
+use crate::limits;
 
 /// Lowers a NetworkPolicy. It never fails: what can't be read is in [`Policy::problems`], and closed.
 pub fn lower(policy: &api::NetworkPolicy) -> Policy {
@@ -31,27 +33,25 @@ pub fn lower(policy: &api::NetworkPolicy) -> Policy {
     let spec = policy.spec.clone().unwrap_or_default();
     let mut lowering = Lowering {
         namespace: key.namespace.clone(),
-        problems: Vec::new(),
+        problems: Problems::default(),
+        blocks: Budget::of(limits::BLOCKS),
+        values: Budget::of(limits::VALUES),
     };
     let ingress_rules = spec.ingress.unwrap_or_default();
     let egress_rules = spec.egress.unwrap_or_default();
     let directions = lowering.directions(spec.policy_types.as_deref(), !egress_rules.is_empty());
     let subject = lowering.subject(spec.pod_selector.as_ref());
 
-    let ingress = ingress_rules.iter().enumerate().map(|(n, rule)| {
-        let at = format!("spec.ingress[{n}]");
-        lowering.rule(&at, "from", rule.from.as_deref(), rule.ports.as_deref())
+    let ingress = directions.contains(&Direction::Ingress).then(|| {
+        let rules = ingress_rules.iter();
+        let rules = rules.map(|rule| (rule.from.as_deref(), rule.ports.as_deref()));
+        lowering.rules(Direction::Ingress, rules)
     });
-    let ingress = directions
-        .contains(&Direction::Ingress)
-        .then(|| ingress.collect());
-    let egress = egress_rules.iter().enumerate().map(|(n, rule)| {
-        let at = format!("spec.egress[{n}]");
-        lowering.rule(&at, "to", rule.to.as_deref(), rule.ports.as_deref())
+    let egress = directions.contains(&Direction::Egress).then(|| {
+        let rules = egress_rules.iter();
+        let rules = rules.map(|rule| (rule.to.as_deref(), rule.ports.as_deref()));
+        lowering.rules(Direction::Egress, rules)
     });
-    let egress = directions
-        .contains(&Direction::Egress)
-        .then(|| egress.collect());
 
     let mut policy = Policy {
         key,
@@ -59,7 +59,7 @@ pub fn lower(policy: &api::NetworkPolicy) -> Policy {
         subject: subject.selector,
         ingress,
         egress,
-        problems: lowering.problems,
+        problems: lowering.problems.into_vec(),
     };
     if !subject.exact {
         for rules in [&mut policy.ingress, &mut policy.egress]
@@ -78,12 +78,78 @@ struct Subject {
     exact: bool,
 }
 
+/// How much of something a policy may still have.
+struct Budget {
+    most: usize,
+    left: usize,
+}
+
+impl Budget {
+    fn of(most: usize) -> Self {
+        Self { most, left: most }
+    }
+
+    /// Takes so much of it; where there is not enough, an error says so, and nothing is left.
+    fn take(&mut self, count: usize, what: &str) -> Result<(), String> {
+        match self.left.checked_sub(count) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.left = 0;
+                Err(format!(
+                    "with it the policy has more than {} {what}",
+                    self.most
+                ))
+            }
+        }
+    }
+}
+
+/// What an API rule says: its peers and its ports.
+type Parts<'a> = (
+    Option<&'a [api::NetworkPolicyPeer]>,
+    Option<&'a [api::NetworkPolicyPort]>,
+);
+
 struct Lowering {
     namespace: Text,
-    problems: Vec<Problem>,
+    problems: Problems,
+    blocks: Budget,
+    values: Budget,
 }
 
 impl Lowering {
+    /// The rules of one direction.
+    fn rules<'a>(
+        &mut self,
+        direction: Direction,
+        rules: impl Iterator<Item = Parts<'a>>,
+    ) -> Vec<Rule> {
+        let field = match direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
+        };
+        let mut ways = Budget::of(limits::WAYS);
+        let rules = rules.enumerate().map(|(n, (peers, ports))| {
+            let at = format!("spec.{direction}[{n}]");
+            let rule = self.rule(&at, field, peers, ports);
+            match ways.take(rule.ways(), &format!("ways to meet its {direction} rules")) {
+                Ok(()) => rule,
+                Err(reason) => {
+                    self.problem(at, format!("{reason}; this rule allows nothing"));
+                    Rule {
+                        peers: Peers::Of(Vec::new()),
+                        ports: Ports::Of(Vec::new()),
+                        ..rule
+                    }
+                }
+            }
+        });
+        rules.collect()
+    }
+
     fn problem(&mut self, location: impl Into<String>, reason: impl Into<String>) {
         self.problems.push(Problem {
             location: location.into(),
@@ -120,7 +186,7 @@ impl Lowering {
 
     fn subject(&mut self, selector: Option<&meta::LabelSelector>) -> Subject {
         let default = meta::LabelSelector::default();
-        let (requirements, failures) = requirements(selector.unwrap_or(&default));
+        let (requirements, failures) = self.requirements(selector.unwrap_or(&default));
         let exact = failures.is_empty();
         for (at, reason) in failures {
             self.problem(
@@ -210,7 +276,7 @@ impl Lowering {
     }
 
     fn selector(&mut self, at: &str, selector: &meta::LabelSelector) -> Option<LabelSelector> {
-        let (requirements, failures) = requirements(selector);
+        let (requirements, failures) = self.requirements(selector);
         let exact = failures.is_empty();
         for (place, reason) in failures {
             self.problem(
@@ -221,9 +287,50 @@ impl Lowering {
         exact.then(|| LabelSelector::new(requirements))
     }
 
+    /// The requirements that could be read and, for those that could not, where they stand and why.
+    fn requirements(
+        &mut self,
+        selector: &meta::LabelSelector,
+    ) -> (Vec<Requirement>, Vec<(String, String)>) {
+        let mut good = Vec::new();
+        let mut failures = Vec::new();
+        let labels = selector.match_labels.iter().flatten();
+        let values = "values in its selectors";
+        match self.values.take(labels.clone().count(), values) {
+            Ok(()) => good.extend(labels.map(|(key, value)| Requirement {
+                key: Text::from(key.as_str()),
+                operator: Operator::In([Text::from(value.as_str())].into()),
+            })),
+            Err(reason) => failures.push((".matchLabels".to_owned(), reason)),
+        }
+        for (n, expression) in selector.match_expressions.iter().flatten().enumerate() {
+            let count = expression
+                .values
+                .as_ref()
+                .map_or(1, |values| values.len().max(1));
+            let operator = self
+                .values
+                .take(count, values)
+                .and_then(|()| operator(expression));
+            match operator {
+                Ok(operator) => good.push(Requirement {
+                    key: Text::from(expression.key.as_str()),
+                    operator,
+                }),
+                Err(reason) => failures.push((format!(".matchExpressions[{n}]"), reason)),
+            }
+        }
+        (good, failures)
+    }
+
     fn block(&mut self, at: &str, block: &api::IPBlock) -> Option<IpBlock> {
-        let net = self.cidr(&format!("{at}.cidr"), &block.cidr);
         let except = block.except.as_deref().unwrap_or_default();
+        let count = 1 + except.len();
+        if let Err(reason) = self.blocks.take(count, "address blocks and exceptions") {
+            self.problem(at, format!("{reason}; this peer matches nothing"));
+            return None;
+        }
+        let net = self.cidr(&format!("{at}.cidr"), &block.cidr);
         let except: Vec<Option<IpNetwork>> = except
             .iter()
             .enumerate()
@@ -301,28 +408,6 @@ fn named(name: &str) -> Result<PortMatch, String> {
             "{name:?} is no port name; a number is written without quotes"
         ))
     }
-}
-
-/// The requirements that could be read and, for those that could not, where they stand and why.
-fn requirements(selector: &meta::LabelSelector) -> (Vec<Requirement>, Vec<(String, String)>) {
-    let labels = selector.match_labels.iter().flatten();
-    let mut good: Vec<Requirement> = labels
-        .map(|(key, value)| Requirement {
-            key: Text::from(key.as_str()),
-            operator: Operator::In([Text::from(value.as_str())].into()),
-        })
-        .collect();
-    let mut failures = Vec::new();
-    for (n, expression) in selector.match_expressions.iter().flatten().enumerate() {
-        match operator(expression) {
-            Ok(operator) => good.push(Requirement {
-                key: Text::from(expression.key.as_str()),
-                operator,
-            }),
-            Err(reason) => failures.push((format!(".matchExpressions[{n}]"), reason)),
-        }
-    }
-    (good, failures)
 }
 
 fn operator(expression: &meta::LabelSelectorRequirement) -> Result<Operator, String> {

@@ -4,6 +4,7 @@
 //! of them costs that field alone. A pod that is dropped is a pod that nothing isolates, so as much of it as can be
 //! read is kept. NetworkPolicies have their own file, `salvage`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::cluster::labels::Labels;
 use crate::cluster::object::{Addresses, Namespace, Node, Object, ObjectKind, Pod};
 use crate::cluster::parse::{parse_cidr, parse_ip};
 use crate::cluster::port::{NamedPort, Protocol};
-use crate::policy::Problem;
+use crate::policy::{Problem, Problems};
 
 /// An object that was read, and what in it could not be. A policy's problems are its own ([`crate::policy::Policy`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +154,7 @@ fn concerns(kind: ObjectKind, api_version: Option<&str>) -> Result<bool, String>
 /// # Errors
 /// When not even its name can be read.
 pub(super) fn decode(kind: ObjectKind, value: &Value) -> Result<Decoded, Undecodable> {
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let meta = metadata(kind, value, &mut problems).map_err(|problem| Undecodable {
         kind: kind.name(),
         name: described(value),
@@ -172,11 +173,15 @@ pub(super) fn decode(kind: ObjectKind, value: &Value) -> Result<Decoded, Undecod
         ObjectKind::Node => Object::Node(node(value, meta, &mut problems)),
         ObjectKind::NetworkPolicy => {
             let mut policy = salvage::network_policy(value, &meta.namespace, &meta.name);
-            policy.problems.splice(0..0, std::mem::take(&mut problems));
+            let own = std::mem::take(&mut problems);
+            policy.problems.splice(0..0, own.into_vec());
             Object::Policy(Arc::new(policy))
         }
     };
-    Ok(Decoded { object, problems })
+    Ok(Decoded {
+        object,
+        problems: problems.into_vec(),
+    })
 }
 
 /// An object's identity.
@@ -185,11 +190,7 @@ struct Metadata {
     name: Text,
 }
 
-fn metadata(
-    kind: ObjectKind,
-    value: &Value,
-    problems: &mut Vec<Problem>,
-) -> Result<Metadata, Problem> {
+fn metadata(kind: ObjectKind, value: &Value, problems: &mut Problems) -> Result<Metadata, Problem> {
     let location = "metadata.name";
     let name = match at(value, "metadata", "name") {
         None | Some(Value::Null) => return Err(problem(location, "missing")),
@@ -232,7 +233,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-fn pod(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Pod {
+fn pod(value: &Value, meta: Metadata, problems: &mut Problems) -> Pod {
     let phase = at(value, "status", "phase").and_then(Value::as_str);
     let node = at(value, "spec", "nodeName")
         .and_then(Value::as_str)
@@ -261,7 +262,7 @@ fn pod(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Pod {
     }
 }
 
-fn created(value: &Value, problems: &mut Vec<Problem>) -> i64 {
+fn created(value: &Value, problems: &mut Problems) -> i64 {
     let location = "metadata.creationTimestamp";
     match at(value, "metadata", "creationTimestamp") {
         None | Some(Value::Null) => 0,
@@ -279,7 +280,7 @@ fn created(value: &Value, problems: &mut Vec<Problem>) -> i64 {
     }
 }
 
-fn pod_addresses(value: &Value, problems: &mut Vec<Problem>) -> Addresses {
+fn pod_addresses(value: &Value, problems: &mut Problems) -> Addresses {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let mut read = |text: &str, location: &str| match parse_ip(text) {
         Ok(address) => addresses.push(address),
@@ -298,13 +299,13 @@ fn pod_addresses(value: &Value, problems: &mut Vec<Problem>) -> Addresses {
     addresses.into_iter().collect()
 }
 
-fn named_ports(value: &Value, problems: &mut Vec<Problem>) -> Arc<[NamedPort]> {
+fn named_ports(value: &Value, problems: &mut Problems) -> Arc<[NamedPort]> {
     let restartable = |container: &&Value| {
         container.get("restartPolicy").and_then(Value::as_str) == Some("Always")
     };
     let containers = list(value, "spec", "containers");
     let inits = list(value, "spec", "initContainers");
-    let mut ports: Vec<NamedPort> = Vec::new();
+    let mut ports: BTreeMap<(Text, Protocol), u16> = BTreeMap::new();
     for container in containers.iter().chain(inits.iter().filter(restartable)) {
         let Some(Value::Array(entries)) = container.get("ports") else {
             continue;
@@ -316,10 +317,8 @@ fn named_ports(value: &Value, problems: &mut Vec<Problem>) -> Arc<[NamedPort]> {
             match named_port(name, entry) {
                 // As in Kubernetes' own FindPort, the first container that has the name counts.
                 Ok(port) => {
-                    let same = |p: &NamedPort| p.name == port.name && p.protocol == port.protocol;
-                    if !ports.iter().any(same) {
-                        ports.push(port);
-                    }
+                    let first = ports.entry((port.name, port.protocol));
+                    first.or_insert(port.number);
                 }
                 Err(reason) => {
                     let container = container.get("name").and_then(Value::as_str);
@@ -332,8 +331,14 @@ fn named_ports(value: &Value, problems: &mut Vec<Problem>) -> Arc<[NamedPort]> {
             }
         }
     }
-    ports.sort_unstable();
-    ports.into()
+    let ports = ports.into_iter();
+    ports
+        .map(|((name, protocol), number)| NamedPort {
+            name,
+            protocol,
+            number,
+        })
+        .collect()
 }
 
 fn named_port(name: &str, entry: &Value) -> Result<NamedPort, String> {
@@ -356,7 +361,7 @@ fn named_port(name: &str, entry: &Value) -> Result<NamedPort, String> {
     }
 }
 
-fn node(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Node {
+fn node(value: &Value, meta: Metadata, problems: &mut Problems) -> Node {
     let mut pod_cidrs: Vec<IpNetwork> = Vec::new();
     let mut read = |text: &str, location: &str| match parse_cidr(text) {
         Ok(net) if pod_cidrs.contains(&net) => {}
@@ -386,7 +391,7 @@ fn node(value: &Value, meta: Metadata, problems: &mut Vec<Problem>) -> Node {
     }
 }
 
-fn labels(value: &Value, problems: &mut Vec<Problem>) -> Labels {
+fn labels(value: &Value, problems: &mut Problems) -> Labels {
     match at(value, "metadata", "labels") {
         None | Some(Value::Null) => Labels::default(),
         Some(Value::Object(labels)) => labels
@@ -409,7 +414,7 @@ fn labels(value: &Value, problems: &mut Vec<Problem>) -> Labels {
 
 /// A string. YAML makes numbers and booleans of unquoted ones; the API refuses those, and here they are read as they
 /// were most likely meant, with a word about it.
-fn scalar(value: &Value, location: &str, problems: &mut Vec<Problem>) -> Option<String> {
+fn scalar(value: &Value, location: &str, problems: &mut Problems) -> Option<String> {
     let text = match value {
         Value::String(text) => return Some(text.clone()),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

@@ -84,14 +84,14 @@ fn one(text: &str, start_line: usize, documents: &mut Vec<Result<Document, Malfo
 }
 
 /// The parser's limits, for a text of so many bytes: no document without aliases meets one, and with aliases none
-/// grows to more than a few times its size, or a few dozen MiB.
+/// grows to more than a few times its size, or a few MiB.
 fn options(bytes: usize) -> serde_saphyr::Options {
     let bound = bytes.saturating_mul(4);
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_events: bound.max(1_000_000),
-            max_nodes: bound.max(1_000_000),
-            max_total_scalar_bytes: bound.max(64 << 20),
+            max_events: bound.max(100_000),
+            max_nodes: bound.max(100_000),
+            max_total_scalar_bytes: bound.max(8 << 20),
             max_documents: usize::MAX,
         },
         strict_booleans: true,

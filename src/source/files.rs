@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
 use super::decode;
@@ -20,6 +21,7 @@ use super::document::{self, Malformed};
 use super::snapshot::{Origin, Snapshot, SourceProblem};
 use super::workloads::{self, Workload};
 use crate::cluster::object::{Object, ObjectKey};
+use crate::limits;
 
 /// Why nothing can be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,8 @@ pub struct Files {
     root: PathBuf,
     /// Whether workloads stand for their pods.
     templates: bool,
+    /// Whether they are read again and again: nothing may then hold up whoever reads them, nor take all memory.
+    watched: bool,
     states: BTreeMap<PathBuf, FileState>,
 }
 
@@ -90,7 +94,16 @@ impl Files {
         Self {
             root: root.into(),
             templates: false,
+            watched: false,
             states: BTreeMap::new(),
+        }
+    }
+
+    /// The same, to be read for as long as the daemon runs: of each file at most [`limits::FILE`] bytes.
+    pub fn watched(root: impl Into<PathBuf>) -> Self {
+        Self {
+            watched: true,
+            ..Self::new(root)
         }
     }
 
@@ -128,7 +141,14 @@ impl Files {
         let mut states = BTreeMap::new();
         for path in walk.files {
             let mut state = self.states.remove(&path).unwrap_or_default();
-            match state.refresh(&path, settle, self.templates) {
+            let most = match self.watched {
+                true => limits::FILE,
+                false => limits::QUESTION,
+            };
+            // Who asks about a pipe (`-f <(kubectl get …)`) waits for it knowingly. Nobody else does.
+            let any = !self.watched && path == self.root;
+            let content = |metadata: &Metadata| content(&path, metadata, any, most);
+            match state.refresh(&path, settle, self.templates, content) {
                 Ok(settled) => unsettled |= !settled,
                 // Deleted since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !is_link(&path) => {
@@ -187,7 +207,13 @@ fn is_link(path: &Path) -> bool {
 
 impl FileState {
     /// Reads the file if it has changed; the answer is whether it was, or could be, read.
-    fn refresh(&mut self, path: &Path, settle: Duration, templates: bool) -> io::Result<bool> {
+    fn refresh(
+        &mut self,
+        path: &Path,
+        settle: Duration,
+        templates: bool,
+        content: impl FnOnce(&Metadata) -> io::Result<Vec<u8>>,
+    ) -> io::Result<bool> {
         let metadata = fs::metadata(path)?;
         // A time in the future says nothing; the file is read.
         let age = |since| SystemTime::now().duration_since(since).ok();
@@ -201,7 +227,7 @@ impl FileState {
         if self.stamp == Some(stamp) && self.unreadable.is_none() {
             return Ok(true);
         }
-        let bytes = fs::read(path)?;
+        let bytes = content(&metadata)?;
         self.unreadable = None;
         let reliable = stamp.time().and_then(age) >= Some(STAMP_AGE);
         self.stamp = reliable.then_some(stamp);
@@ -311,6 +337,37 @@ impl FileState {
             first.key()
         );
         self.problems.push(SourceProblem::new(path.display(), text));
+    }
+}
+
+/// What a file holds, if that is at most `most` bytes, and it is a regular file or may be `any`: a pipe may never end, nor
+/// even begin.
+fn content(path: &Path, metadata: &Metadata, any: bool, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = || {
+        let text = format!("it has more than {} MiB, the most that is read", most >> 20);
+        Err(io::Error::other(text))
+    };
+    if metadata.len() > most {
+        return too_large();
+    }
+    let file = match any {
+        true => File::open(path)?,
+        false => {
+            // It may be another one by now, and to open a pipe waits for who writes to it.
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+            let file = options.open(path)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is no regular file"));
+            }
+            file
+        }
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => too_large(),
+        false => Ok(bytes),
     }
 }
 

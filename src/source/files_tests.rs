@@ -211,9 +211,7 @@ fn a_file_that_breaks_keeps_its_objects_in_force() {
     ] {
         fixture.write("p.yaml", &broken);
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-        let file = fs::File::options()
-            .append(true)
-            .open(fixture.path("p.yaml"));
+        let file = File::options().append(true).open(fixture.path("p.yaml"));
         file.unwrap().set_modified(hour_ago).unwrap();
         let after = fixture.read();
         assert!(diff(&before, &after).is_empty(), "{broken:?}");
@@ -398,4 +396,60 @@ fn a_problem_is_one_line_whatever_the_file_says() {
     let snapshot = fixture.read();
     assert_eq!(snapshot.problems.len(), 1);
     assert!(!problems(&snapshot)[0].contains(char::is_control));
+}
+
+/// A file of this size that holds nothing but holes.
+fn sparse(fixture: &Fixture, name: &str, size: u64) {
+    let file = File::create(fixture.path(name)).unwrap();
+    file.set_len(size).unwrap();
+}
+
+#[test]
+fn a_file_that_grows_beyond_the_limit_is_said_and_leaves_what_it_gave() {
+    let mut fixture = Fixture::new();
+    fixture.files = Files::watched(fixture.directory.path());
+    fixture.write("a.yaml", policy("web"));
+    assert_eq!(own_keys(&fixture.read()), ["NetworkPolicy shop/web"]);
+    sparse(&fixture, "a.yaml", limits::FILE + 1);
+    let snapshot = fixture.read();
+    assert_eq!(own_keys(&snapshot), ["NetworkPolicy shop/web"]);
+    let [problem] = problems(&snapshot)[..] else {
+        panic!("{:?}", problems(&snapshot));
+    };
+    assert!(
+        problem.contains("more than 64 MiB") && problem.contains("stays in force"),
+        "{problem}"
+    );
+    fixture.write("a.yaml", policy("api"));
+    assert_eq!(own_keys(&fixture.read()), ["NetworkPolicy shop/api"]);
+}
+
+#[test]
+fn a_pipe_or_a_device_among_the_files_holds_nothing_up() {
+    let mut fixture = Fixture::new();
+    fixture.files = Files::watched(fixture.directory.path());
+    fixture.write("a.yaml", pod("a"));
+    nix::unistd::mkfifo(&fixture.path("b.yaml"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    symlink("/dev/zero", fixture.path("c.yaml")).unwrap();
+    let snapshot = fixture.read();
+    assert_eq!(own_keys(&snapshot), ["Pod shop/a"]);
+    let problems = problems(&snapshot);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems.iter().all(|p| p.contains("it is no regular file")));
+}
+
+#[test]
+fn a_line_about_what_is_wrong_is_bounded_whatever_it_quotes() {
+    let mut fixture = Fixture::new();
+    let long = "x".repeat(1 << 20);
+    fixture.write(
+        "a.yaml",
+        policy("web").replace("{podSelector: {}}", &format!("{{policyTypes: [{long}]}}")),
+    );
+    let snapshot = fixture.read();
+    let [problem] = problems(&snapshot)[..] else {
+        panic!("{} problems", problems(&snapshot).len());
+    };
+    assert_eq!(problem.chars().count(), limits::MESSAGE);
+    assert!(problem.ends_with('…'));
 }

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::decode::problem;
 use crate::cluster::Text;
 use crate::policy::network_policy::lower;
-use crate::policy::{Policy, Problem};
+use crate::policy::{Policy, Problem, Problems};
 
 /// Reads a networking.k8s.io/v1 NetworkPolicy and lowers it. There is always an answer: what can't be read is closed,
 /// and one of the policy's problems.
@@ -60,7 +60,7 @@ pub(super) fn network_policy(value: &Value, namespace: &Text, name: &Text) -> Po
     for problem in &mut policy.problems {
         pieces.restore_index(&mut problem.location);
     }
-    policy.problems.splice(0..0, pieces.problems);
+    policy.problems.splice(0..0, pieces.problems.into_vec());
     policy
 }
 
@@ -71,7 +71,7 @@ fn both() -> Vec<String> {
 /// What is known while a policy is read.
 #[derive(Default)]
 struct Pieces {
-    problems: Vec<Problem>,
+    problems: Problems,
     /// Whether the policy may select more pods than was meant.
     inexact: bool,
     /// The indices of the rules that were kept.

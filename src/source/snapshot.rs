@@ -9,6 +9,7 @@ use crate::cluster::Text;
 use crate::cluster::labels::Labels;
 use crate::cluster::object::{Event, Namespace, Object, ObjectKey, Pod};
 use crate::index::Index;
+use crate::limits;
 
 /// The objects of a source, each with the place that it comes from, and what could not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,14 +45,16 @@ impl fmt::Display for Origin {
 pub struct SourceProblem(String);
 
 impl SourceProblem {
-    /// The problem at `place`. Whatever a file says, it stays one line.
+    /// The problem at `place`. Whatever a file says, it stays one line of at most [`limits::MESSAGE`] characters.
     pub fn new(place: impl fmt::Display, text: impl fmt::Display) -> Self {
         let line = format!("{place}: {text}");
-        Self(
-            line.chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect(),
-        )
+        let mut chars = line.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let mut line: String = chars.by_ref().take(limits::MESSAGE).collect();
+        if chars.next().is_some() {
+            line.pop();
+            line.push('…');
+        }
+        Self(line)
     }
 
     /// The line.

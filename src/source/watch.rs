@@ -41,7 +41,7 @@ pub fn watch(
 ) -> io::Result<thread::JoinHandle<()>> {
     let watcher = Watcher {
         // Relative paths have no parent to watch.
-        files: Files::new(std::path::absolute(&root)?),
+        files: Files::watched(std::path::absolute(&root)?),
         inotify: Inotify::init()?,
         watched: BTreeMap::new(),
         filters: BTreeMap::new(),

@@ -3,8 +3,8 @@
 //! ```text
 //!  Transaction ── batch ─┬─ encode (rules → expressions), objects ── ffi (libnftnl) ─┐
 //!                        └─ elements (keys → attributes) ─────────── wire ───────────┴─ socket ── kernel
-//!  Ruleset ────── read ──┬─ decode (expressions → rules), objects ── ffi (libnftnl) ─┬─ request ────┘
-//!                        └─ elements (attributes → keys) ─────────── wire ───────────┘
+//!  Ruleset ────── read ──┬─ decode (expressions → rules) ─────────── ffi (libnftnl) ─┬─ request ────┘
+//!                        └─ elements, described (attributes → keys) ─ wire ──────────┘
 //! ```
 //!
 //! A transaction is one batch in one `sendmsg`; the kernel carries it out whole or not at all, within that call. All
@@ -13,6 +13,7 @@
 mod batch;
 pub(crate) mod conntrack;
 mod decode;
+mod described;
 mod elements;
 mod encode;
 mod expr;
@@ -21,6 +22,8 @@ mod ffi;
 mod monitor;
 mod objects;
 mod read;
+#[cfg(any(test, feature = "recording"))]
+pub(crate) mod recording;
 mod request;
 mod socket;
 mod survey;
@@ -125,24 +128,8 @@ impl Kernel {
 
     fn reader(&mut self) -> Reader<'_> {
         Reader {
-            socket: &mut self.socket,
+            channel: &mut self.socket,
             seq: &mut self.seq,
-        }
-    }
-
-    /// Reads the tables if nothing changes meanwhile.
-    fn read_once(&mut self, tables: &[TableId]) -> Result<Ruleset, Fault> {
-        let mut reader = self.reader();
-        let before = reader.generation()?;
-        let mut ruleset = Ruleset::default();
-        for id in tables {
-            if let Some(table) = reader.table(id)? {
-                ruleset.tables.insert(id.clone(), Arc::new(table));
-            }
-        }
-        match reader.generation()? == before {
-            true => Ok(ruleset),
-            false => Err(Fault::Changed),
         }
     }
 
@@ -345,7 +332,7 @@ impl Dataplane for Kernel {
     }
 
     fn read(&mut self, tables: &[TableId]) -> Result<Ruleset, DataplaneError> {
-        repeated(|| self.read_once(tables))
+        repeated(|| self.reader().ruleset(tables))
     }
 
     fn reread(&mut self, known: &Ruleset, touched: &Touched) -> Result<Ruleset, DataplaneError> {

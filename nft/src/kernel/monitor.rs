@@ -106,7 +106,11 @@ impl AsFd for Monitor {
 }
 
 /// Takes one message in; the last one of a transaction that touched a table of ours gives what it comes to.
-fn take(message: Message<'_>, tables: &[TableId], touched: &mut Touched) -> Option<Interference> {
+pub(super) fn take(
+    message: Message<'_>,
+    tables: &[TableId],
+    touched: &mut Touched,
+) -> Option<Interference> {
     let [operation, subsystem] = message.kind().to_le_bytes();
     if i32::from(subsystem) != libc::NFNL_SUBSYS_NFTABLES {
         return None;

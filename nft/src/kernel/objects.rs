@@ -1,4 +1,4 @@
-//! Tables, chains, sets and counters as libnftnl's objects, and back.
+//! Tables, chains, sets and counters as libnftnl's objects. [`super::described`] is the way back.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use super::ffi::{self, Object};
 use super::userdata;
 use crate::name::{Comment, Name};
 use crate::ruleset::{
-    BaseChain, Chain, ChainPolicy, Elements, Family, Hook, Ownership, Set, SetHeader, TableId,
+    BaseChain, ChainPolicy, Elements, Family, Hook, Ownership, SetHeader, TableId,
 };
 use crate::value::Datatype;
 
 /// `NFT_SET_CONCAT`.
-const SET_CONCAT: u32 = 0x80;
+pub(super) const SET_CONCAT: u32 = 0x80;
 /// The data type of a verdict map: `NFT_DATA_VERDICT`.
-const DATA_VERDICT: u32 = 0xffff_ff00;
+pub(super) const DATA_VERDICT: u32 = 0xffff_ff00;
 /// Bits that one type takes in a concatenation's key type, in nft.
-const TYPE_BITS: u32 = 6;
+pub(super) const TYPE_BITS: u32 = 6;
 
 /// `NFT_TABLE_F_OWNER`, since Linux 5.12.
 const TABLE_OWNER: u32 = 0x2;
@@ -29,7 +29,7 @@ const TABLE_PERSIST: u32 = 0x4;
 pub(super) const TABLE_OWNED: u32 = TABLE_OWNER | TABLE_PERSIST;
 
 /// nft's number for a type, which the kernel keeps for it.
-const fn type_number(datatype: Datatype) -> u32 {
+pub(super) const fn type_number(datatype: Datatype) -> u32 {
     match datatype {
         Datatype::Ipv4Addr => 7,
         Datatype::Ipv6Addr => 8,
@@ -59,7 +59,7 @@ pub(super) fn family_of(number: u8) -> Option<Family> {
 }
 
 /// `NF_INET_*`, which `NF_BR_*` equal.
-const fn hook_number(hook: Hook) -> u32 {
+pub(super) const fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING as u32,
         Hook::Input => libc::NF_INET_LOCAL_IN as u32,
@@ -70,7 +70,7 @@ const fn hook_number(hook: Hook) -> u32 {
 }
 
 /// `NF_ACCEPT` or `NF_DROP`.
-const fn policy_number(policy: ChainPolicy) -> u32 {
+pub(super) const fn policy_number(policy: ChainPolicy) -> u32 {
     match policy {
         ChainPolicy::Accept => libc::NF_ACCEPT as u32,
         ChainPolicy::Drop => libc::NF_DROP as u32,
@@ -178,107 +178,4 @@ pub(super) fn set_object(
     let data = userdata::of_set(&header.key, header.comment.as_ref());
     object.set_bytes(ffi::set::USER_DATA, &data)?;
     Ok(object)
-}
-
-/// `NFT_CHAIN_BASE`, which the kernel may report of a base chain.
-const CHAIN_BASE: u32 = 1;
-/// `NFT_CHAIN_BINDING`: the chain belongs to a rule.
-pub(super) const CHAIN_BINDING: u32 = 4;
-
-pub(super) fn chain(object: &Object<ffi::Chain>, flags: u32) -> Chain {
-    let data = object.bytes(ffi::chain::USER_DATA);
-    let mut chain = Chain {
-        comment: data.and_then(userdata::comment),
-        ..Chain::default()
-    };
-    let mut foreign = (flags & !CHAIN_BASE != 0).then(|| format!("chain flags {flags:#x}"));
-    if let Some(number) = object.u32(ffi::chain::HOOK) {
-        let hook = [
-            Hook::Prerouting,
-            Hook::Input,
-            Hook::Forward,
-            Hook::Output,
-            Hook::Postrouting,
-        ]
-        .into_iter()
-        .find(|hook| hook_number(*hook) == number);
-        let number = object.u32(ffi::chain::POLICY).unwrap_or_default();
-        let policy = [ChainPolicy::Accept, ChainPolicy::Drop]
-            .into_iter()
-            .find(|policy| policy_number(*policy) == number);
-        let kind = object.text(ffi::chain::TYPE).unwrap_or_default();
-        match (hook, policy) {
-            (Some(hook), Some(policy)) if kind == "filter" => {
-                let priority = object.u32(ffi::chain::PRIORITY).unwrap_or_default();
-                chain.base = Some(BaseChain {
-                    hook,
-                    priority: priority.cast_signed(),
-                    policy,
-                });
-            }
-            _ => foreign = Some(format!("a chain of type {kind} at another hook or so")),
-        }
-    }
-    if let Some(reason) = foreign {
-        chain.comment = Some(Comment::foreign(&reason));
-    }
-    chain
-}
-
-/// A set without its elements, the kind of which is told.
-pub(super) fn set(object: &Object<ffi::Set>, flags: u32) -> Set {
-    const INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
-    const MAP: u32 = libc::NFT_SET_MAP as u32;
-    let data = object.bytes(ffi::set::USER_DATA);
-    let mut header = SetHeader {
-        key: Vec::new(),
-        comment: data.and_then(userdata::set_comment),
-    };
-    let verdicts = object.u32(ffi::set::DATA_TYPE) == Some(DATA_VERDICT);
-    // Later versions of nft mark every concatenation, the kernel does not care.
-    let kind = match flags & !SET_CONCAT {
-        0 => Some(Elements::Keys(imbl::OrdSet::new())),
-        INTERVAL => Some(Elements::Ranges(imbl::OrdMap::new())),
-        MAP if verdicts => Some(Elements::Verdicts(imbl::OrdMap::new())),
-        _ => None,
-    };
-    header.key = datatypes(object.u32(ffi::set::KEY_TYPE).unwrap_or(0)).unwrap_or_default();
-    let key_len = object.u32(ffi::set::KEY_LEN);
-    let fits = elements::key_len(&header).is_ok_and(|len| Some(len as u32) == key_len);
-    let sized = object.u32(ffi::set::SIZE).is_some_and(|size| size != 0);
-    let reason = match &kind {
-        None => Some(format!("set flags {flags:#x}")),
-        Some(_) if !fits => Some("a key of another type".to_owned()),
-        Some(_) if sized => Some("a set of limited size".to_owned()),
-        Some(_) => None,
-    };
-    if let Some(reason) = reason {
-        header.comment = Some(Comment::foreign(&reason));
-    }
-    Set {
-        header,
-        elements: kind.unwrap_or(Elements::Keys(imbl::OrdSet::new())),
-    }
-}
-
-/// The types of a set's key, last one in the lowest bits.
-fn datatypes(mut number: u32) -> Option<Vec<Datatype>> {
-    let all = [
-        Datatype::Ipv4Addr,
-        Datatype::Ipv6Addr,
-        Datatype::InetProto,
-        Datatype::InetService,
-        Datatype::EtherType,
-        Datatype::IfName,
-        Datatype::IcmpType,
-        Datatype::Icmpv6Type,
-    ];
-    let mut types = Vec::new();
-    while number != 0 {
-        let low = number & ((1 << TYPE_BITS) - 1);
-        types.push(all.into_iter().find(|one| type_number(*one) == low)?);
-        number >>= TYPE_BITS;
-    }
-    types.reverse();
-    Some(types)
 }

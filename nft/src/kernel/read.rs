@@ -12,18 +12,20 @@ use std::time::Duration;
 use nftnl::nftnl_sys::libc;
 
 use super::decode;
+use super::described::{
+    CHAIN_BINDING, chain, chain_attr, data, number, object_attr, set, set_attr, table_attr, text,
+};
 use super::elements::{Dump, Outcome};
 use super::expr::OBJECT_COUNTER;
 use super::ffi::{self, Object};
-use super::objects::{CHAIN_BINDING, chain, family_number, ownership, set};
-use super::request::{Answer, Fault, Question, ask, malformed};
-use super::socket::Socket;
+use super::objects::{family_number, ownership};
+use super::request::{Answer, Channel, Fault, Question, ask, malformed};
 use super::userdata;
 use super::wire::{self, Message};
 use crate::dataplane::DataplaneError;
 use crate::name::{Comment, Name};
 use crate::rule::{Rule, Statement};
-use crate::ruleset::{Chain, Counter, Set, Table, TableId};
+use crate::ruleset::{Chain, Counter, Ruleset, Set, Table, TableId};
 
 /// How often a dump is repeated while the kernel moves its elements, and how long each waits for that to end.
 const TORN_ATTEMPTS: u32 = 20;
@@ -47,7 +49,7 @@ pub(super) const GENERATION_ATTR: u16 = 1;
 
 /// Reads one state; how to know that it was one is the caller's business.
 pub(super) struct Reader<'a> {
-    pub socket: &'a mut Socket,
+    pub channel: &'a mut dyn Channel,
     /// The last sequence number used.
     pub seq: &'a mut u32,
 }
@@ -78,7 +80,7 @@ impl Reader<'_> {
         each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
     ) -> Result<Answer, DataplaneError> {
         *self.seq = self.seq.wrapping_add(1);
-        ask(self.socket, *self.seq, question, attributes, each)
+        ask(self.channel, *self.seq, question, attributes, each)
     }
 
     /// All objects of a kind in a table.
@@ -140,6 +142,21 @@ impl Reader<'_> {
             object: object.to_owned(),
             reason: "it is missing".to_owned(),
         })
+    }
+
+    /// The tables, if nothing changes meanwhile.
+    pub(super) fn ruleset(&mut self, tables: &[TableId]) -> Result<Ruleset, Fault> {
+        let before = self.generation()?;
+        let mut ruleset = Ruleset::default();
+        for id in tables {
+            if let Some(table) = self.table(id)? {
+                ruleset.tables.insert(id.clone(), Arc::new(table));
+            }
+        }
+        match self.generation()? == before {
+            true => Ok(ruleset),
+            false => Err(Fault::Changed),
+        }
     }
 
     /// A table and all that is in it; `None` when it does not exist.
@@ -204,19 +221,19 @@ impl Reader<'_> {
             family: family_number(id.family),
             all: false,
         };
-        let own = self.socket.port_id();
+        let own = self.channel.port_id();
         let mut found = None;
         let answer = self.ask(
             question,
             |out| wire::put_text(out, TABLE_ATTR, id.name.as_str()),
             |message| {
-                let object = Object::<ffi::Table>::parse(message)
-                    .map_err(|error| unreadable(&format!("table {id}"), &error))?;
-                let comment = object.bytes(ffi::table::USER_DATA);
-                let flags = object.u32(ffi::table::FLAGS).unwrap_or(0);
-                let owner = message.attrs().find(TABLE_OWNER_ATTR);
-                let owner = owner.and_then(|owner| owner.map(|owner| owner.u32()).transpose());
-                let owner = owner.map_err(|reason| malformed(&format!("table {id}"), &reason))?;
+                let attrs = message.attrs();
+                let failed = |reason| malformed(&format!("table {id}"), &reason);
+                let comment = data(&attrs, table_attr::USER_DATA).map_err(failed)?;
+                let flags = number(&attrs, table_attr::FLAGS)
+                    .map_err(failed)?
+                    .unwrap_or(0);
+                let owner = number(&attrs, TABLE_OWNER_ATTR).map_err(failed)?;
                 let ownership = ownership(flags, owner, own);
                 found = Some((comment.and_then(userdata::comment), flags, ownership));
                 Ok(())
@@ -244,20 +261,20 @@ impl Reader<'_> {
         strays: &mut Vec<String>,
     ) -> Result<(), Fault> {
         self.dump(libc::NFT_MSG_GETOBJ, id, |message| {
-            let object = Object::<ffi::Stateful>::parse(message)
-                .map_err(|error| unreadable(&format!("an object of table {id}"), &error))?;
-            if object.text(ffi::stateful::TABLE).as_deref() != Some(id.name.as_str()) {
+            let attrs = message.attrs();
+            let failed = |reason| malformed(&format!("an object of table {id}"), &reason);
+            if text(&attrs, TABLE_ATTR).map_err(failed)? != id.name.as_str() {
                 return Ok(());
             }
-            let text = object.text(ffi::stateful::NAME).unwrap_or_default();
-            let kind = object.u32(ffi::stateful::TYPE).unwrap_or(0);
-            match Name::new(&text) {
-                Ok(name) if kind == OBJECT_COUNTER => {
-                    let data = object.bytes(ffi::stateful::USER_DATA);
+            let name = text(&attrs, object_attr::NAME).map_err(failed)?;
+            let kind = number(&attrs, object_attr::TYPE).map_err(failed)?;
+            match (Name::new(&name), kind.unwrap_or(0)) {
+                (Ok(name), OBJECT_COUNTER) => {
+                    let data = data(&attrs, object_attr::USER_DATA).map_err(failed)?;
                     let comment = data.and_then(userdata::comment);
                     table.counters.insert(name, Arc::new(Counter { comment }));
                 }
-                _ => strays.push(format!("object {text} of type {kind}")),
+                (_, kind) => strays.push(format!("object {name} of type {kind}")),
             }
             Ok(())
         })
@@ -285,15 +302,15 @@ impl Reader<'_> {
     ) -> Result<(), Fault> {
         let mut found = Vec::new();
         self.objects(libc::NFT_MSG_GETSET, id, which, |message| {
-            let object = Object::<ffi::Set>::parse(message)
-                .map_err(|error| unreadable(&format!("a set of table {id}"), &error))?;
-            if object.text(ffi::set::TABLE).as_deref() != Some(id.name.as_str()) {
+            let attrs = message.attrs();
+            let failed = |reason| malformed(&format!("a set of table {id}"), &reason);
+            if text(&attrs, TABLE_ATTR).map_err(failed)? != id.name.as_str() {
                 return Ok(());
             }
-            let text = object.text(ffi::set::NAME).unwrap_or_default();
-            let flags = object.u32(ffi::set::FLAGS).unwrap_or(0);
+            let text = text(&attrs, set_attr::NAME).map_err(failed)?;
+            let (set, flags) = set(&attrs).map_err(failed)?;
             match Name::new(&text) {
-                Ok(name) => found.push((name, set(&object, flags))),
+                Ok(name) => found.push((name, set)),
                 // An anonymous set goes with its rule, which is foreign for naming it.
                 Err(_) if flags & libc::NFT_SET_ANONYMOUS as u32 != 0 => {}
                 Err(_) => strays.push(format!("set {text}")),
@@ -355,18 +372,16 @@ impl Reader<'_> {
     ) -> Result<BTreeMap<Name, Chain>, Fault> {
         let mut chains = BTreeMap::new();
         self.objects(libc::NFT_MSG_GETCHAIN, id, which, |message| {
+            let attrs = message.attrs();
+            let failed = |reason| malformed(&format!("a chain of table {id}"), &reason);
             // The kernel gives the chains of all tables of the family.
-            let table = message.attrs().find(TABLE_ATTR);
-            let table = table.map_err(|reason| malformed("a chain", &reason))?;
-            if table.is_none_or(|table| table.text() != id.name.as_str()) {
+            if text(&attrs, TABLE_ATTR).map_err(failed)? != id.name.as_str() {
                 return Ok(());
             }
-            let object = Object::<ffi::Chain>::parse(message)
-                .map_err(|error| unreadable(&format!("a chain of table {id}"), &error))?;
-            let text = object.text(ffi::chain::NAME).unwrap_or_default();
-            let flags = object.u32(ffi::chain::FLAGS).unwrap_or(0);
+            let text = text(&attrs, chain_attr::NAME).map_err(failed)?;
+            let (chain, flags) = chain(&attrs).map_err(failed)?;
             match Name::new(&text) {
-                Ok(name) => drop(chains.insert(name, chain(&object, flags))),
+                Ok(name) => drop(chains.insert(name, chain)),
                 // A chain bound to its rule goes with it, which is foreign for naming it.
                 Err(_) if flags & CHAIN_BINDING != 0 => {}
                 Err(_) => strays.push(format!("chain {text}")),
@@ -406,10 +421,13 @@ fn shared(chains: BTreeMap<Name, Chain>) -> impl Iterator<Item = (Name, Arc<Chai
 }
 
 fn rule(id: &TableId, message: Message<'_>) -> Result<Rule, DataplaneError> {
-    // libnftnl parses no rule with an expression that it does not know.
-    let Ok(object) = Object::<ffi::Rule>::parse(message) else {
-        let unknown = "[ an expression unknown to libnftnl ]".to_owned();
-        return Ok(Rule::new(vec![Statement::Foreign(unknown)]));
+    let object = match Object::<ffi::Rule>::parse(message) {
+        Ok(object) => object,
+        // An expression that none of our rules has.
+        Err(error) => {
+            let unknown = format!("[ {error} ]");
+            return Ok(Rule::new(vec![Statement::Foreign(unknown)]));
+        }
     };
     let exprs = object
         .exprs()

@@ -4,7 +4,6 @@ use std::io;
 
 use nftnl::nftnl_sys::libc;
 
-use super::socket::Socket;
 use super::wire::{self, Header, Malformed, Message, nft_message};
 use crate::dataplane::DataplaneError;
 
@@ -20,6 +19,18 @@ impl From<DataplaneError> for Fault {
     fn from(error: DataplaneError) -> Self {
         Self::Failed(error)
     }
+}
+
+/// What a request goes to, and its answer comes from: the kernel's socket, or what was recorded of one.
+pub(super) trait Channel {
+    /// Throws away what is left of earlier answers.
+    fn drain(&mut self);
+    /// Sends a request.
+    fn send(&mut self, request: &[u8]) -> Result<(), DataplaneError>;
+    /// The next datagram of the answer.
+    fn receive(&mut self) -> io::Result<&[u8]>;
+    /// Whom the kernel takes us for: the owner of the tables that are our own.
+    fn port_id(&self) -> u32;
 }
 
 /// A question: what to get, of which family, and whether all of them or one.
@@ -56,7 +67,7 @@ pub(super) fn malformed(object: &str, reason: &Malformed) -> DataplaneError {
 /// # Errors
 /// `Unreachable` when the kernel can't be asked or refuses, `Malformed` for an answer that is none.
 pub(super) fn ask(
-    socket: &mut Socket,
+    channel: &mut dyn Channel,
     seq: u32,
     question: Question,
     attributes: impl FnOnce(&mut Vec<u8>),
@@ -73,7 +84,7 @@ pub(super) fn ask(
         seq,
         resource: 0,
     };
-    exchange(socket, header, attributes, each)?.map_err(refusal)
+    exchange(channel, header, attributes, each)?.map_err(refusal)
 }
 
 /// Sends one request, which is to be acknowledged or is a dump, and hands each message of the answer to `each`. An
@@ -83,7 +94,7 @@ pub(super) fn ask(
 /// # Errors
 /// `Unreachable` when the kernel can't be asked, `Malformed` for an answer that is none.
 pub(super) fn exchange(
-    socket: &mut Socket,
+    channel: &mut dyn Channel,
     header: Header,
     attributes: impl FnOnce(&mut Vec<u8>),
     mut each: impl FnMut(Message<'_>) -> Result<(), DataplaneError>,
@@ -92,13 +103,13 @@ pub(super) fn exchange(
     let start = wire::begin_message(&mut request, header);
     attributes(&mut request);
     wire::end_message(&mut request, start);
-    socket.drain();
-    socket.send(&request)?;
+    channel.drain();
+    channel.send(&request)?;
 
     let mut answer = Answer::Complete;
     let mut failure = None;
     loop {
-        let datagram = socket
+        let datagram = channel
             .receive()
             .map_err(|source| DataplaneError::Unreachable {
                 doing: "waiting for the kernel's answer",

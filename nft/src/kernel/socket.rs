@@ -9,6 +9,7 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockopt, recv, recvfrom, setsoc
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::ffi::RawSocket;
+use super::request::Channel;
 use crate::dataplane::DataplaneError;
 
 /// More than any datagram of a dump (the kernel's are up to 32 KiB) or acknowledgement has.
@@ -165,6 +166,24 @@ impl Socket {
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl Channel for Socket {
+    fn drain(&mut self) {
+        self.drain();
+    }
+
+    fn send(&mut self, request: &[u8]) -> Result<(), DataplaneError> {
+        self.send(request)
+    }
+
+    fn receive(&mut self) -> io::Result<&[u8]> {
+        self.receive()
+    }
+
+    fn port_id(&self) -> u32 {
+        self.port_id()
     }
 }
 

@@ -14,6 +14,7 @@ mod lab;
 mod listing;
 mod ownership;
 mod random;
+mod recording;
 mod roundtrip;
 mod samples;
 mod scale;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -14,12 +14,10 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::trim::{self, STATUS};
+use crate::limits;
 
 /// How long a request may wait for its answer to begin, and a page to be complete.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The largest page that is read, in bytes: 250 objects of the largest size that etcd takes.
-const LARGEST_PAGE: usize = 400 << 20;
 
 /// How long credentials are used at least before they are read again.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -58,6 +56,9 @@ pub enum ApiError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An answer of which only a part would be more than is read.
+    #[error("its answer has more than {} MiB", limits::PAGE >> 20)]
+    TooLarge,
     /// The server says no.
     #[error("{message}")]
     Refused {
@@ -188,7 +189,7 @@ impl Connection {
     /// [`ApiError`] when there is no answer, or another than 200, or one that does not end.
     pub async fn get_all(&self, path: &str) -> Result<Vec<u8>, ApiError> {
         let body = self.get(path).await?;
-        collect(body).await
+        collect(body, limits::PAGE).await
     }
 
     /// Sends a JSON object.
@@ -226,7 +227,9 @@ impl Connection {
         }
         let seconds = response.headers().get(header::RETRY_AFTER);
         let seconds = seconds.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let body = collect(response.into_body()).await.unwrap_or_default();
+        let body = collect(response.into_body(), limits::REFUSAL)
+            .await
+            .unwrap_or_default();
         let mut error = match trim::read(&body, STATUS) {
             Ok(value) if value.is_object() => ApiError::of_status(&value, status.as_u16()),
             // Proxies and overloaded servers answer with plain text.
@@ -244,10 +247,11 @@ impl Connection {
     }
 }
 
-async fn collect(body: Body) -> Result<Vec<u8>, ApiError> {
-    let whole = Limited::new(body, LARGEST_PAGE).collect();
+async fn collect(body: Body, most: usize) -> Result<Vec<u8>, ApiError> {
+    let whole = Limited::new(body, most).collect();
     match tokio::time::timeout(PATIENCE, whole).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes().to_vec()),
+        Ok(Ok(whole)) => Ok(whole.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
         Ok(Err(error)) => Err(unreachable(&*error)),
         Err(_) => Err(silent()),
     }
@@ -333,8 +337,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The text's beginning, in one line.
 fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let head: String = text.chars().take(limits::MESSAGE).collect();
+    let words: Vec<&str> = head.split_whitespace().collect();
     words.join(" ")
 }
 

@@ -13,19 +13,17 @@ use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use tokio::sync::mpsc;
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 use tracing::debug;
 
 use super::access::{ApiError, Connection, unreachable};
 use super::answer::{self, Entry, Line};
 use crate::cluster::object::{ObjectKey, ObjectKind};
+use crate::limits;
 
 /// Objects a page.
 const PAGE: usize = 250;
-
-/// The longest line of a watch, in bytes: etcd takes objects of 1.5 MiB, and JSON may escape each of their bytes.
-const LONGEST_LINE: usize = 16 << 20;
 
 /// How long the server shall keep a watch up; between this and twice this.
 const WATCH: Duration = Duration::from_secs(240);
@@ -216,16 +214,24 @@ impl Follower {
     async fn list(&self, state: &mut State) -> Result<(), End> {
         let mut listing = Listing::default();
         let mut next: Option<String> = None;
+        let mut page_size = PAGE;
         loop {
-            let limit = PAGE.to_string();
+            let limit = page_size.to_string();
             let mut query = vec![("limit", limit.as_str())];
             query.extend(next.as_deref().map(|token| ("continue", token)));
-            let bytes = self.connection.get_all(&self.path(&query)).await?;
+            let bytes = match self.connection.get_all(&self.path(&query)).await {
+                // Of larger objects, fewer at a time.
+                Err(ApiError::TooLarge) if page_size > 1 => {
+                    page_size /= 4;
+                    continue;
+                }
+                bytes => bytes?,
+            };
             let page = answer::page(self.kind, &bytes)?;
             drop(bytes);
             self.found(state).await?;
             for entry in page.entries {
-                listing.note(&entry);
+                listing.note(&entry)?;
                 self.tell(News::Applied(Box::new(entry))).await?;
             }
             next = page.next;
@@ -282,7 +288,7 @@ impl Follower {
                 Line::Error(error) => return Err(error.into()),
                 Line::Applied(entry) => {
                     if let Some(listing) = &mut listing {
-                        listing.note(&entry);
+                        listing.note(&entry)?;
                     }
                     let version = entry.version.clone();
                     self.tell(News::Applied(Box::new(entry))).await?;
@@ -339,13 +345,24 @@ impl Follower {
 struct Listing {
     keys: BTreeSet<ObjectKey>,
     unreadable: BTreeSet<String>,
+    /// How many objects, with repetitions.
+    told: usize,
 }
 
 impl Listing {
-    fn note(&mut self, entry: &Entry) {
+    /// # Errors
+    /// [`ApiError::Nonsense`] for more objects than any cluster has: the list may never end.
+    fn note(&mut self, entry: &Entry) -> Result<(), ApiError> {
         match entry.key() {
             Some(key) => drop(self.keys.insert(key)),
             None => drop(self.unreadable.insert(entry.name())),
+        }
+        self.told += 1;
+        match self.told <= limits::OBJECTS {
+            true => Ok(()),
+            false => Err(ApiError::Nonsense {
+                reason: format!("a list of more than {} objects", limits::OBJECTS),
+            }),
         }
     }
 
@@ -361,8 +378,14 @@ impl Listing {
 fn lines(body: Body) -> impl futures_util::Stream<Item = Result<String, ApiError>> + Unpin {
     let parts = body.into_data_stream().map_err(io::Error::other);
     let reader = StreamReader::new(parts);
-    FramedRead::new(reader, LinesCodec::new_with_max_length(LONGEST_LINE))
-        .map_err(|error| unreachable(&error))
+    FramedRead::new(reader, LinesCodec::new_with_max_length(limits::LINE)).map_err(|error| {
+        match error {
+            LinesCodecError::MaxLineLengthExceeded => ApiError::Nonsense {
+                reason: format!("a line of more than {} MiB", limits::LINE >> 20),
+            },
+            LinesCodecError::Io(error) => unreachable(&error),
+        }
+    })
 }
 
 /// The path and query of a request for a kind's objects, or for the one of a name.

@@ -318,3 +318,50 @@ async fn what_cannot_be_read_is_listed_by_its_name() {
     let mut followed = Followed::new(vec![stream_of(&lines, Ending::Never)]).await;
     assert_eq!(followed.hear(2).await, ["+Namespace NO NAME", "listed 0 1"]);
 }
+
+#[tokio::test]
+async fn a_page_that_is_too_large_is_asked_for_in_parts() {
+    let refusal = r#"{"kind":"Status","code":422,"reason":"Invalid","message":"sendInitialEvents is forbidden"}"#;
+    let huge = Answer {
+        code: 200,
+        retry_after: None,
+        lines: vec!["x".repeat(1 << 20); (limits::PAGE >> 20) + 1],
+        ending: Ending::Never,
+    };
+    let page = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}"#;
+    let mut followed = Followed::new(vec![says(422, refusal), huge, says(200, page)]).await;
+    assert_eq!(followed.hear(2).await, ["+Namespace a", "listed 1 0"]);
+    let asked = followed.asked(3).await;
+    assert_eq!(asked, [STREAMED, "limit=250", "limit=62"]);
+}
+
+#[tokio::test]
+async fn a_line_without_an_end_is_nonsense() {
+    let mut body = "x".repeat(limits::LINE);
+    body.push('\n');
+    let longest = lines(Body::from(body.clone().into_bytes())).next().await;
+    assert_eq!(longest.unwrap().unwrap().len(), limits::LINE);
+    body.insert(0, 'x');
+    let error = lines(Body::from(body.into_bytes())).next().await;
+    assert_eq!(
+        error.unwrap().unwrap_err().to_string(),
+        "its answer makes no sense: a line of more than 16 MiB"
+    );
+}
+
+#[test]
+fn a_list_that_never_ends_is_nonsense() {
+    let entry = match answer::line(ObjectKind::Namespace, added("a", 1).as_bytes()) {
+        Ok(Line::Applied(entry)) => entry,
+        other => panic!("it reads as {other:?}"),
+    };
+    let mut listing = Listing {
+        told: limits::OBJECTS - 1,
+        ..Listing::default()
+    };
+    assert_eq!(listing.note(&entry), Ok(()));
+    assert!(matches!(
+        listing.note(&entry),
+        Err(ApiError::Nonsense { .. })
+    ));
+}

@@ -10,7 +10,7 @@
 //! API server that is away changes nothing, and what happened meanwhile is told when it is back.
 
 pub mod access;
-mod answer;
+pub mod answer;
 mod check;
 mod follow;
 mod report;

@@ -1,6 +1,6 @@
 //! The connections that the kernel tracks, over ctnetlink.
 
-mod wire;
+pub(super) mod wire;
 
 use std::collections::BTreeSet;
 use std::io;

@@ -123,7 +123,7 @@ fn nest(out: &mut Vec<u8>, kind: u16, within: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Reads an entry.
-pub(super) fn entry(attrs: Attrs<'_>) -> Result<Entry, Malformed> {
+pub(in crate::kernel) fn entry(attrs: Attrs<'_>) -> Result<Entry, Malformed> {
     let found = |kind| attrs.clone().find(kind);
     let tuple_at = |kind| required(found(kind)?, kind).and_then(|attr| tuple(attr));
     let status = found(STATUS)?.map_or(Ok(0), |attr| attr.u32())?;

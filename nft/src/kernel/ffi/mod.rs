@@ -4,22 +4,25 @@
 //! - attributes are typed, so a number never goes where libnftnl wants a text;
 //! - texts have no NUL and at most [`MAX_TEXT`] bytes, user data at most [`MAX_DATA`], a rule at most [`MAX_EXPRS`]
 //!   expressions, so that a message, which libnftnl writes without looking at the buffer's end, fits [`Scratch`];
+//! - of the kernel's messages libnftnl reads rules alone, and those after [`shape`] has looked at them: an attribute of
+//!   another size than it knows makes it end the process, and one that is missing, read NULL;
 //! - data of expressions is [`super::expr::Data`], at most 16 bytes: libnftnl 1.2.4 copies it into 64-byte buffers unchecked.
 
 mod expr;
+mod shape;
 mod socket;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use nftnl::nftnl_sys as sys;
-use sys::libc::{c_char, c_int, c_void, nlmsghdr};
+use sys::libc::{c_char, c_void, nlmsghdr};
 
 pub(super) use socket::RawSocket;
 
-use super::wire::{self, Header, NFT_HEADER};
+use super::wire::{self, Header};
 
 /// The longest text of an attribute, in bytes: `NFT_NAME_MAXLEN` less its NUL.
 const MAX_TEXT: usize = 255;
@@ -59,12 +62,11 @@ pub(super) trait Kind {
     unsafe fn u32(object: *mut Self::Raw, attr: u16) -> u32;
     unsafe fn data(object: *mut Self::Raw, attr: u16, len: *mut u32) -> *const c_void;
     unsafe fn build(message: *mut nlmsghdr, object: *mut Self::Raw);
-    unsafe fn parse(message: *const nlmsghdr, object: *mut Self::Raw) -> c_int;
 }
 
 macro_rules! kind {
     ($(#[$doc:meta])* $kind:ident: $raw:ident, $alloc:ident, $free:ident, $is_set:ident, $set_text:ident, $set_u32:ident,
-     $set_data:ident, $text:ident, $u32:ident, $data:ident, $build:ident, $parse:ident) => {
+     $set_data:ident, $text:ident, $u32:ident, $data:ident, $build:ident) => {
         $(#[$doc])*
         pub(super) enum $kind {}
 
@@ -111,10 +113,6 @@ macro_rules! kind {
                 // SAFETY: the caller keeps libnftnl's contract.
                 unsafe { sys::$build(message, object) }
             }
-            unsafe fn parse(message: *const nlmsghdr, object: *mut Self::Raw) -> c_int {
-                // SAFETY: the caller keeps libnftnl's contract.
-                unsafe { sys::$parse(message, object) }
-            }
         }
     };
 }
@@ -123,31 +121,31 @@ kind!(
     /// `nftnl_table`.
     Table: nftnl_table, nftnl_table_alloc, nftnl_table_free, nftnl_table_is_set, nftnl_table_set_str,
     nftnl_table_set_u32, nftnl_table_set_data, nftnl_table_get_str, nftnl_table_get_u32, nftnl_table_get_data,
-    nftnl_table_nlmsg_build_payload, nftnl_table_nlmsg_parse
+    nftnl_table_nlmsg_build_payload
 );
 kind!(
     /// `nftnl_chain`.
     Chain: nftnl_chain, nftnl_chain_alloc, nftnl_chain_free, nftnl_chain_is_set, nftnl_chain_set_str,
     nftnl_chain_set_u32, nftnl_chain_set_data, nftnl_chain_get_str, nftnl_chain_get_u32, nftnl_chain_get_data,
-    nftnl_chain_nlmsg_build_payload, nftnl_chain_nlmsg_parse
+    nftnl_chain_nlmsg_build_payload
 );
 kind!(
     /// `nftnl_rule`.
     Rule: nftnl_rule, nftnl_rule_alloc, nftnl_rule_free, nftnl_rule_is_set, nftnl_rule_set_str,
     nftnl_rule_set_u32, nftnl_rule_set_data, nftnl_rule_get_str, nftnl_rule_get_u32, nftnl_rule_get_data,
-    nftnl_rule_nlmsg_build_payload, nftnl_rule_nlmsg_parse
+    nftnl_rule_nlmsg_build_payload
 );
 kind!(
     /// `nftnl_set`.
     Set: nftnl_set, nftnl_set_alloc, nftnl_set_free, nftnl_set_is_set, nftnl_set_set_str,
     nftnl_set_set_u32, nftnl_set_set_data, nftnl_set_get_str, nftnl_set_get_u32, nftnl_set_get_data,
-    nftnl_set_nlmsg_build_payload, nftnl_set_nlmsg_parse
+    nftnl_set_nlmsg_build_payload
 );
 kind!(
     /// `nftnl_obj`.
     Stateful: nftnl_obj, nftnl_obj_alloc, nftnl_obj_free, nftnl_obj_is_set, nftnl_obj_set_str,
     nftnl_obj_set_u32, nftnl_obj_set_data, nftnl_obj_get_str, nftnl_obj_get_u32, nftnl_obj_get_data,
-    nftnl_obj_nlmsg_build_payload, nftnl_obj_nlmsg_parse
+    nftnl_obj_nlmsg_build_payload
 );
 
 /// An attribute of `K` that holds a text, a 32-bit number or bytes, as `V` says.
@@ -181,7 +179,6 @@ attrs!(chain: Chain {
     HOOK: Number = NFTNL_CHAIN_HOOKNUM,
     PRIORITY: Number = NFTNL_CHAIN_PRIO,
     POLICY: Number = NFTNL_CHAIN_POLICY,
-    FLAGS: Number = NFTNL_CHAIN_FLAGS,
     USER_DATA: Bytes = NFTNL_CHAIN_USERDATA,
 });
 attrs!(rule: Rule {
@@ -198,7 +195,6 @@ attrs!(set: Set {
     KEY_LEN: Number = NFTNL_SET_KEY_LEN,
     DATA_TYPE: Number = NFTNL_SET_DATA_TYPE,
     ID: Number = NFTNL_SET_ID,
-    SIZE: Number = NFTNL_SET_DESC_SIZE,
     FIELD_LENS: Bytes = NFTNL_SET_DESC_CONCAT,
     USER_DATA: Bytes = NFTNL_SET_USERDATA,
 });
@@ -247,30 +243,6 @@ impl<K: Kind> Object<K> {
         Ok(Self { raw, exprs: 0 })
     }
 
-    /// The object that a message from the kernel describes; its contents are copied.
-    pub(super) fn parse(message: wire::Message<'_>) -> io::Result<Self> {
-        let object = Self::new()?;
-        let bytes = message.bytes();
-        if bytes.len() < NFT_HEADER {
-            return Err(invalid("a message without nfnetlink's header"));
-        }
-        // libnftnl wants an aligned message. The zeros after its end stop a text without a NUL.
-        let mut words = vec![0u32; bytes.len().div_ceil(4) + 1];
-        for (word, chunk) in words.iter_mut().zip(bytes.chunks(4)) {
-            let mut four = [0; 4];
-            four[..chunk.len()].copy_from_slice(chunk);
-            *word = u32::from_ne_bytes(four);
-        }
-        // SAFETY: `words` is aligned for nlmsghdr and holds the whole message: `Message` has checked that `nlmsg_len`
-        // is its slice's length. libnftnl walks attributes within that length and copies what it keeps; a text without
-        // a NUL ends in the zero word behind the message. The object is ours and alive.
-        let result = unsafe { K::parse(words.as_ptr().cast(), object.raw.as_ptr()) };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(object)
-    }
-
     /// Sets a text of at most [`MAX_TEXT`] bytes.
     pub(super) fn set_text(&mut self, attr: Attr<K, Text>, text: &str) -> io::Result<()> {
         let text = c_text(text)?;
@@ -303,22 +275,6 @@ impl<K: Kind> Object<K> {
             return Err(out_of_memory());
         }
         Ok(())
-    }
-
-    /// The text, if it is set.
-    pub(super) fn text(&self, attr: Attr<K, Text>) -> Option<String> {
-        // SAFETY: the object is alive.
-        if !unsafe { K::is_set(self.raw.as_ptr(), attr.0) } {
-            return None;
-        }
-        // SAFETY: the attribute is set and holds a text by its type; NULL is checked below.
-        let text = unsafe { K::text(self.raw.as_ptr(), attr.0) };
-        if text.is_null() {
-            return None;
-        }
-        // SAFETY: libnftnl keeps it NUL-terminated (strdup) and unchanged while `self` is borrowed.
-        let text = unsafe { CStr::from_ptr(text) };
-        Some(text.to_string_lossy().into_owned())
     }
 
     /// The number, if it is set.
@@ -387,5 +343,31 @@ impl Object<Set> {
             return Err(invalid("a concatenation has 1 to 6 fields"));
         }
         self.set_bytes(set::FIELD_LENS, lens)
+    }
+}
+
+impl Object<Rule> {
+    /// The rule that a message from the kernel describes; its contents are copied.
+    pub(super) fn parse(message: wire::Message<'_>) -> io::Result<Self> {
+        shape::check_rule(message)?;
+        let object = Self::new()?;
+        let bytes = message.bytes();
+        // libnftnl wants an aligned message. The zeros after its end stop a text without a NUL.
+        let mut words = vec![0u32; bytes.len().div_ceil(4) + 1];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks(4)) {
+            let mut four = [0; 4];
+            four[..chunk.len()].copy_from_slice(chunk);
+            *word = u32::from_ne_bytes(four);
+        }
+        // SAFETY: `words` is aligned for nlmsghdr and holds the whole message: `Message` has checked that `nlmsg_len`
+        // is its slice's length. `shape` has checked that its attributes
+        // are as libnftnl takes for granted: it walks them within that length and copies what it keeps; a text without
+        // a NUL ends in the zero word behind the message. The object is ours and alive.
+        let result =
+            unsafe { sys::nftnl_rule_nlmsg_parse(words.as_ptr().cast(), object.raw.as_ptr()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(object)
     }
 }

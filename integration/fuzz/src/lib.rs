@@ -1,0 +1,42 @@
+//! The bodies of the fuzz targets: each takes bytes, whatever they are, does with them what the daemon does with what
+//! others write, and panics where a promise is broken.
+//!
+//! The fuzz crate runs them under libFuzzer (`make fuzz`); the lab's test `fuzz` runs them over the seeds, and over
+//! what has once broken one of them.
+
+mod cluster;
+mod manifests;
+mod netlink;
+mod policies;
+mod stream;
+
+pub use manifests::manifests;
+pub use netlink::netlink;
+pub use policies::policies;
+pub use stream::stream;
+
+use self::cluster::NODES;
+use selvedge::cluster::Text;
+use selvedge::compile::{Host, compile};
+use selvedge::index::Index;
+use selvedge_nft::{Dataplane, Fake, IfName, Ruleset, diff};
+
+/// The host that rulesets are compiled for.
+fn host() -> Host {
+    Host {
+        bridge: IfName::new("cni0").unwrap(),
+        ports: [IfName::new("veth0").unwrap()].into(),
+    }
+}
+
+/// The first node's ruleset, made from nothing.
+fn fresh(index: &Index) -> Ruleset {
+    compile(index, &Text::from(NODES[0]), &host())
+}
+
+/// Brings a kernel to a ruleset by one transaction, which it must take.
+fn commit(kernel: &mut Fake, ruleset: &Ruleset) {
+    let transaction = diff(&kernel.ruleset(), ruleset);
+    kernel.commit(&transaction).unwrap();
+    assert_eq!(kernel.ruleset(), *ruleset);
+}
