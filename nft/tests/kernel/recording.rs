@@ -50,7 +50,6 @@ fn what_the_kernel_said_reads_the_same_again() {
     in_namespace(|| {
         load(
             "table inet selvedge {
-                flowtable f { hook ingress priority 0; devices = { lo }; }
                 set s { type ipv4_addr; flags timeout, interval; elements = { 10.0.0.0/8 timeout 1h } }
                 map m { type ipv4_addr : mark; elements = { 10.0.0.1 : 7 } }
                 chain c { type nat hook postrouting priority 100; ip saddr { 10.0.0.1, 10.0.0.2 } masquerade; }
