@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use super::cni::Cni;
 use super::committer::Outcome;
 use super::host::{self, Link};
 use super::links::{self, LinksError};
@@ -27,6 +28,7 @@ use super::revocation::{Revoked, Revoker};
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
+use crate::cni::{Ask, SocketError};
 use crate::compile::{Host, tables};
 use crate::observe::{Condition, ErrorKind, HttpAddress, HttpError, Observer, Server};
 use crate::source::kube::{self, Access, AccessError, Connection};
@@ -45,6 +47,8 @@ pub struct Settings {
     pub http: HttpAddress,
     /// Whether connections are ended that a change of policy denies.
     pub revoke: bool,
+    /// Where the CNI plugin is heard, if it is.
+    pub cni: Option<PathBuf>,
 }
 
 /// Where the objects come from.
@@ -84,6 +88,9 @@ pub enum DaemonError {
     /// Health and metrics can't be served.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The CNI plugin can't be heard.
+    #[error(transparent)]
+    Cni(#[from] SocketError),
     /// There is no thread that could end connections.
     #[error("a thread can't be started: {source}")]
     Thread {
@@ -115,6 +122,7 @@ enum Input {
     Source(Update),
     Links(Result<Vec<Link>, LinksError>),
     Revoked(Revoked),
+    Cni(Ask),
     Stopped(&'static str),
 }
 
@@ -215,6 +223,12 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         let revoker = Revoker::start(Conntrack::open, observer.clone(), tell);
         state.revoker = Some(revoker.map_err(|source| DaemonError::Thread { source })?);
     }
+    if let Some(socket) = &settings.cni {
+        let feed = feed("the CNI plugin's socket");
+        let (cni, known) = Cni::start(socket, &observer, move |ask| feed.send(Input::Cni(ask)))?;
+        state.changes.push(known);
+        state.cni = Some(cni);
+    }
     let mut check = tokio::time::interval(HOST_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut retry_at: Option<Instant> = None;
@@ -297,6 +311,8 @@ struct State<D> {
     changes: Vec<Change>,
     /// What ends connections, if that is wanted.
     revoker: Option<Revoker>,
+    /// What hears the CNI plugin, if that is wanted.
+    cni: Option<Cni>,
     observer: Arc<Observer>,
     source_problems: Standing,
     host_problems: Standing,
@@ -323,6 +339,7 @@ impl<D: Dataplane> State<D> {
             linked: false,
             changes: Vec::new(),
             revoker: None,
+            cni: None,
             observer,
             source_problems: Standing::default(),
             host_problems: Standing::default(),
@@ -340,6 +357,11 @@ impl<D: Dataplane> State<D> {
                     connections,
                     "ended connections that are denied now: {names}"
                 );
+            }
+            Input::Cni(ask) => {
+                if let Some(cni) = &mut self.cni {
+                    self.changes.extend(cni.take(ask, &self.reconciler));
+                }
             }
             Input::Source(update) => {
                 let first = update.synced && !self.synced;
@@ -418,6 +440,7 @@ impl<D: Dataplane> State<D> {
     fn step(&mut self) -> Option<Instant> {
         if !(self.synced && self.linked) {
             self.reconciler.take(self.changes.drain(..), Instant::now());
+            self.tell_cni(false);
             return None;
         }
         if let Some(links) = &self.links {
@@ -437,7 +460,13 @@ impl<D: Dataplane> State<D> {
                 self.changes.push(Change::Host(host));
             }
         }
+        let settle = self
+            .cni
+            .as_mut()
+            .and_then(|cni| cni.settle(self.links.as_deref()));
+        self.changes.extend(settle);
         let outcome = self.reconciler.step(self.changes.drain(..), Instant::now());
+        self.tell_cni(!matches!(outcome, Outcome::Retry(_)));
         if let Some(revoker) = &self.revoker
             && let Some((concern, in_force)) = self.reconciler.take_concern()
         {
@@ -446,6 +475,13 @@ impl<D: Dataplane> State<D> {
         match outcome {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),
             Outcome::Retry(at) => Some(at),
+        }
+    }
+
+    /// Answers the CNI plugin, where what it waits for is done.
+    fn tell_cni(&mut self, in_force: bool) {
+        if let Some(cni) = &mut self.cni {
+            cni.tell(&mut self.reconciler, in_force);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use selvedge_nft::{Dataplane, Ruleset};
 
+use super::attached::{Attached, Attaching};
 use super::committer::{Committer, Outcome};
 use super::parting::Parting;
 use super::quarantine::Quarantine;
@@ -13,6 +14,7 @@ use super::revocation::Concern;
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::Event;
+use crate::cni::{Id, Record};
 use crate::compile::{Compiler, Host, tables};
 use crate::index::Index;
 use crate::observe::{Counts, Observer};
@@ -25,14 +27,19 @@ pub enum Change {
     Cluster(Event),
     /// Of the host's bridge and its ports.
     Host(Host),
+    /// Of what the CNI plugin has attached.
+    Attaching(Attaching),
 }
 
 /// Keeps a dataplane's ruleset as the cluster's policies ask for.
 #[derive(Debug)]
 pub struct Reconciler<D> {
     index: Index,
+    attached: Attached,
     parting: Parting,
     quarantine: Quarantine,
+    /// The host, but for what is attached to it.
+    host: Host,
     compiler: Compiler,
     committer: Committer<D>,
     warnings: Standing,
@@ -47,8 +54,10 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn new(dataplane: D, node: Text, host: Host) -> Self {
         Self {
             index: Index::new(),
+            attached: Attached::default(),
             parting: Parting::default(),
             quarantine: Quarantine::default(),
+            host: host.clone(),
             compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
             warnings: Standing::default(),
@@ -81,16 +90,43 @@ impl<D: Dataplane> Reconciler<D> {
             match change {
                 Change::Cluster(event) => {
                     if let Some(event) = self.quarantine.admit(event) {
-                        self.parting.apply(&mut self.index, event, now);
+                        let parting = &mut self.parting;
+                        let apply = |index: &mut Index, event| parting.apply(index, event, now);
+                        self.attached.pass(&mut self.index, event, apply);
                     }
                 }
-                Change::Host(host) => self.compiler.set_host(host),
+                Change::Host(host) => {
+                    self.compiler
+                        .set_host(self.attached.host(&self.index, &host));
+                    self.host = host;
+                }
+                Change::Attaching(attaching) => self.attached.apply(&mut self.index, attaching),
             }
         }
         if any {
             self.count();
         }
         any
+    }
+
+    /// Whether the pod of an attachment has its addresses in what the next [`Self::step`] commits.
+    pub fn is_attached(&self, id: &Id) -> bool {
+        self.attached.is_in_index(&self.index, id)
+    }
+
+    /// What is known of an attachment.
+    pub fn attachment(&self, id: &Id) -> Option<&Record> {
+        self.attached.record(id)
+    }
+
+    /// How many attachments are known.
+    pub fn attachments(&self) -> usize {
+        self.attached.len()
+    }
+
+    /// The attachments that have changed since the last call; none where nothing is left of one.
+    pub fn take_unsaved(&mut self) -> Vec<(Id, Option<Record>)> {
+        self.attached.take_unsaved()
     }
 
     /// Hears what others have done to the tables; whether a [`Self::step`] is due that puts it right.
@@ -143,6 +179,10 @@ impl<D: Dataplane> Reconciler<D> {
 
     /// Makes the dataplane follow the index.
     fn follow(&mut self, changed: bool, now: Instant) -> Outcome {
+        if self.attached.take_changed() {
+            let host = self.attached.host(&self.index, &self.host);
+            self.compiler.set_host(host);
+        }
         let desired = self.compiler.update(&mut self.index);
         if let Some(warnings) = self.compiler.new_warnings() {
             self.warnings.update(warnings);
