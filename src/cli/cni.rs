@@ -82,7 +82,7 @@ struct Install {
         hide_possible_values = true
     )]
     on_unreachable: Otherwise,
-    /// Then stay, and do the same again whenever Flannel writes its configuration anew, or only now
+    /// Then stay, and do the same again whenever Flannel writes its configuration anew; what is not there yet is waited for
     #[arg(long)]
     watch: bool,
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use selvedge_lab::{Error, Signal};
 use serde_json::json;
 
-use super::traffic::{Receiver, Sender};
+use super::traffic::Receiver;
 use super::{PATIENCE, Stage};
 
 const SENDS: Duration = Duration::from_millis(50);
 
 /// What gets through of what a pod sends now.
 fn through(stage: &Stage, receiver: &Receiver, from: &selvedge_lab::Pod) -> Result<usize, Error> {
-    let sender = Sender::start(from, &stage.receiver)?;
+    let sender = receiver.hears(from, &stage.receiver)?;
     sleep(SENDS);
     let (datagrams, syns) = sender.stop()?;
     assert!(datagrams > 0 && syns > 0, "{datagrams} {syns}");
@@ -108,7 +108,7 @@ fn a_daemon_that_is_killed_before_the_kubelet_reports_knows_the_pod_again() -> R
     let old = stage.sandbox("shop/old", None)?;
     runtime.add(&sandbox)?;
     runtime.add(&old)?;
-    let sender = Sender::start(&sandbox.pod, &stage.receiver)?;
+    let sender = receiver.hears(&sandbox.pod, &stage.receiver)?;
     for round in 0..3 {
         let before = stage.live.ruleset(1)?;
         match round {

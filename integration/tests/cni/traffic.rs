@@ -7,7 +7,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 use selvedge_lab::etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use selvedge_lab::{Error, Pod};
+use selvedge_lab::{Error, Pod, wait_until};
 use socket2::{Domain, Socket, Type};
 
 const UDP: u16 = 7777;
@@ -83,6 +83,7 @@ pub struct Receiver {
     stop: Arc<AtomicBool>,
     arrived: Arc<AtomicUsize>,
     first: Arc<Mutex<Option<String>>>,
+    asked: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -97,12 +98,18 @@ impl Receiver {
         let stop = Arc::new(AtomicBool::new(false));
         let arrived = Arc::new(AtomicUsize::new(0));
         let first = Arc::new(Mutex::new(None));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let own = at.ipv4()?.octets();
         let thread = std::thread::spawn({
             let (stop, arrived, first) = (stop.clone(), arrived.clone(), first.clone());
+            let asked = asked.clone();
             move || {
                 let _silent = silent;
                 while !stop.load(Ordering::Relaxed) {
-                    let frame = capture.wait_for(Duration::from_millis(20), is_ours);
+                    let frame = capture.wait_for(Duration::from_millis(20), |frame| {
+                        asked.fetch_add(usize::from(asks_for(own, frame)), Ordering::Relaxed);
+                        is_ours(frame)
+                    });
                     if let Some(frame) = frame.unwrap() {
                         arrived.fetch_add(1, Ordering::Relaxed);
                         first
@@ -117,8 +124,21 @@ impl Receiver {
             stop,
             arrived,
             first,
+            asked,
             thread: Some(thread),
         })
+    }
+
+    /// Starts a sender and waits until its packets get as far as the bridge: the receiver is asked for its link address,
+    /// which no policy forbids. The kernel takes its time to bring a new link up.
+    pub fn hears(&self, from: &Pod, to: &Pod) -> Result<Sender, Error> {
+        self.asked.store(0, Ordering::Relaxed);
+        let sender = Sender::start(from, to)?;
+        let what = format!("packets of {} reach the bridge", from.name());
+        wait_until(&what, Duration::from_secs(20), || {
+            Ok(self.asked.load(Ordering::Relaxed) > 0)
+        })?;
+        Ok(sender)
     }
 
     /// How many packets have arrived since the last call, when all that were sent have had their time.
@@ -140,6 +160,11 @@ impl Drop for Receiver {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether a frame is an ARP request for this address.
+fn asks_for(address: [u8; 4], frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x08, 0x06]) && frame.get(38..42) == Some(&address)
 }
 
 fn is_ours(frame: &[u8]) -> bool {
