@@ -3,7 +3,7 @@ FROM rust:1.90-bookworm AS build
 WORKDIR /selvedge
 COPY . .
 RUN .ci/install && cargo build --release --locked -p selvedge --bin selvedge
-RUN .ci/image-root target/release/selvedge /image
+RUN .ci/image-root target/release/selvedge "$(.ci/plugin --release)" /image
 
 FROM scratch
 ARG VERSION

@@ -15,11 +15,12 @@ help: ## this list
 setup:
 	@.ci/install
 
-build: setup ## the daemon, at target/release/selvedge
+build: setup ## the daemon, at target/release/selvedge, and the CNI plugin beside it
 	cargo build --release -p selvedge --bin selvedge
+	cp "$$(.ci/plugin --release)" $(or $(CARGO_TARGET_DIR),target)/release/selvedge-cni
 
 image: build ## a container image, at target/selvedge-image.tar, for `ctr images import` or `docker load`
-	@.ci/image target/release/selvedge target/selvedge-image.tar
+	@.ci/image target/release/selvedge target/release/selvedge-cni target/selvedge-image.tar
 
 demo: setup ## a two-node lab, a shop, and its policies, with real packets
 	cargo build --release -p selvedge -p selvedge-lab --bin selvedge --bin demo
@@ -27,6 +28,7 @@ demo: setup ## a two-node lab, a shop, and its policies, with real packets
 
 # The tests that run the daemon take the one that this very command builds.
 test: setup ## all tests
+	@.ci/plugin >/dev/null
 	SELVEDGE_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/selvedge cargo test --workspace
 
 soak: setup ## the random tests, many times as many: a million events, 10,000 sequences of them, 200 kills
@@ -36,6 +38,7 @@ soak: setup ## the random tests, many times as many: a million events, 10,000 se
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test crash -- --nocapture --test-threads 1
 	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test drift -- --nocapture --test-threads 1
+	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test cni -- --nocapture
 
 FUZZ_SECONDS ?= 60
 

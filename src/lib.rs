@@ -15,6 +15,7 @@
 //! - [`compile`]: the index's nftables ruleset for one node
 //! - [`verdict`]: whether a connection passes, by the policies and by the compiled ruleset, which must agree
 //! - [`enforce`]: the reconciler: keeps the kernel's ruleset as compiled, and owns the dataplane
+//! - [`cni`]: the CNI plugin's other end, and its way into Flannel's configuration
 //! - [`observe`]: metrics and health, over HTTP
 //! - [`doctor`]: what enforcement needs of a node, and what stands in its way
 //! - [`limits`]: how much of anything is too much
@@ -27,6 +28,7 @@
 pub mod arbitrary;
 pub mod cli;
 pub mod cluster;
+pub mod cni;
 pub mod compile;
 pub mod doctor;
 pub mod enforce;

@@ -68,10 +68,7 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let host = Host {
-            bridge: IfName::new("cni0").unwrap(),
-            ports: [].into(),
-        };
+        let host = Host::new(IfName::new("cni0").unwrap(), []);
         let mut index = Index::new();
         index.apply(Event::Apply(object(&json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"},

@@ -161,6 +161,41 @@ pub fn committed(
     })
 }
 
+/// The CNI plugin, as it is installed: built by `.ci/plugin` in the profile that this program was built in.
+///
+/// # Errors
+/// When it can't be built.
+pub fn plugin() -> Result<&'static Path, Error> {
+    static PLUGIN: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = PLUGIN.get_or_init(|| {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let profile = profile()?;
+        let mut script = Command::new(root.join(".ci/plugin"));
+        script.args(profile.ends_with("release").then_some("--release"));
+        script.env("CARGO_TARGET_DIR", profile.parent().unwrap_or(&profile));
+        let output = script.output().map_err(|e| format!(".ci/plugin: {e}"))?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("the CNI plugin could not be built: {stderr}"));
+        }
+        let path = String::from_utf8_lossy(&output.stdout);
+        Ok(PathBuf::from(path.trim()))
+    });
+    match built {
+        Ok(path) => Ok(path),
+        Err(reason) => Err(Error::invalid(reason.clone())),
+    }
+}
+
+/// Where cargo puts what it builds in this program's profile.
+fn profile() -> Result<PathBuf, String> {
+    let here = env::current_exe().map_err(|e| e.to_string())?;
+    let mut directories = here.ancestors();
+    let profile = directories.find(|path| path.join("deps").is_dir());
+    let profile = profile.ok_or("this program stands in no cargo target directory")?;
+    Ok(profile.to_owned())
+}
+
 /// The daemon's binary: the one that `SELVEDGE_BINARY` names, as `make test` does with the one it has just built, or
 /// else one built now in the profile that this program was built in.
 ///
@@ -173,11 +208,7 @@ pub fn binary() -> Result<&'static Path, Error> {
             let missing = || format!("SELVEDGE_BINARY is {}, which is no file", path.display());
             return path.is_file().then(|| path.clone()).ok_or_else(missing);
         }
-        let here = env::current_exe().map_err(|e| e.to_string())?;
-        let profile = here
-            .ancestors()
-            .find(|path| path.join("deps").is_dir())
-            .ok_or("this program stands in no cargo target directory")?;
+        let profile = profile()?;
         let release = profile.ends_with("release");
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args([
@@ -192,7 +223,7 @@ pub fn binary() -> Result<&'static Path, Error> {
         cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         cargo
             .arg("--target-dir")
-            .arg(profile.parent().unwrap_or(profile));
+            .arg(profile.parent().unwrap_or(&profile));
         let status = cargo.status().map_err(|e| format!("cargo: {e}"))?;
         let binary = profile.join("selvedge");
         let good = status.success() && binary.is_file();

@@ -78,8 +78,8 @@ impl Image {
 fn write_image(tar: &Path) {
     let script = format!("{ROOT}/.ci/image");
     let mut command = Command::new(script);
-    let output = command.arg(stage::binary().unwrap()).arg(tar).output();
-    let output = output.unwrap();
+    command.args([stage::binary().unwrap(), stage::plugin().unwrap(), tar]);
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -219,7 +219,7 @@ fn the_same_binary_gives_the_same_bytes() {
 }
 
 #[test]
-fn it_is_small_and_holds_the_binary_and_its_libraries_alone() {
+fn it_is_small_and_holds_the_binaries_and_their_libraries_alone() {
     let image = Image::make();
     let size = fs::metadata(image.tar()).unwrap().len();
     // Without optimisation the binary alone is half as large again; `make image` holds the release to the limit itself.
@@ -238,7 +238,7 @@ fn it_is_small_and_holds_the_binary_and_its_libraries_alone() {
         .filter_map(|word| word.strip_prefix('/'));
     let mut expected: BTreeSet<String> = paths.map(str::to_owned).collect();
     assert!(expected.len() >= 3, "{loaded}");
-    expected.insert("selvedge".to_owned());
+    expected.extend(["selvedge", "selvedge-cni"].map(str::to_owned));
     let found = files(&image.root());
     assert_eq!(found, expected);
     for file in found {
@@ -247,8 +247,57 @@ fn it_is_small_and_holds_the_binary_and_its_libraries_alone() {
             .permissions();
         // Not set-uid either.
         assert_eq!(mode.mode() & 0o7777, 0o755, "{file}");
-        assert!(file == "selvedge" || file.contains(".so."), "{file}");
+        assert!(
+            file.starts_with("selvedge") || file.contains(".so."),
+            "{file}"
+        );
     }
+}
+
+/// It is copied to nodes, which have other libraries.
+#[test]
+fn the_plugin_needs_no_library_of_the_node() {
+    let image = Image::make();
+    let plugin = image.root().join("selvedge-cni");
+    let mut ldd = Command::new("ldd");
+    let output = ldd.arg(&plugin).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    assert!(
+        said.contains("statically linked") || said.contains("not a dynamic"),
+        "{said}"
+    );
+    let bytes = fs::read(&plugin).unwrap();
+    for library in ["libnftnl", "libmnl"] {
+        let found = bytes
+            .windows(library.len())
+            .any(|w| w == library.as_bytes());
+        assert!(!found, "{library}");
+    }
+    // In a root directory with nothing else in it, it answers.
+    let empty = tempfile::tempdir().unwrap();
+    fs::copy(&plugin, empty.path().join("selvedge-cni")).unwrap();
+    let mut command = Command::new("chroot");
+    let command = command.arg(empty.path()).arg("/selvedge-cni");
+    let command = command.env_clear().env("CNI_COMMAND", "VERSION");
+    let output = command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = output.output().unwrap();
+    let version: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let supported = version["supportedVersions"].as_array().unwrap();
+    assert!(supported.contains(&json!("1.1.0")), "{version}");
+    println!("{} bytes", bytes.len());
+}
+
+#[test]
+fn a_plugin_that_needs_libraries_is_put_into_no_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let tar = directory.path().join("image.tar");
+    let daemon = stage::binary().unwrap();
+    let mut command = Command::new(format!("{ROOT}/.ci/image"));
+    let output = command.args([daemon, daemon, &tar]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("not linked statically"), "{said}");
+    assert!(!output.status.success() && !tar.exists());
 }
 
 #[test]
@@ -259,6 +308,7 @@ fn the_manifests_and_the_dockerfile_say_the_same() {
     for file in [
         "selvedge.yaml",
         "base/daemonset.yaml",
+        "overlays/cni/plugin.yaml",
         "uninstall/daemonset.yaml",
     ] {
         let text = fs::read_to_string(format!("{ROOT}/manifests/{file}")).unwrap();

@@ -2,9 +2,8 @@
 
 use clap::Args;
 use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ruleset, diff};
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::signals::Signals;
 use super::{Done, Failure, print};
 use crate::compile::tables;
 use crate::enforce::Lock;
@@ -32,41 +31,6 @@ impl Cleanup {
             signals.wait();
         }
         Ok(Done::Clean)
-    }
-}
-
-/// SIGTERM and SIGINT, caught.
-struct Signals {
-    runtime: Runtime,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn catch() -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Failure::unreachable)?;
-        let entered = runtime.enter();
-        let terminate = signal(SignalKind::terminate()).map_err(Failure::unreachable)?;
-        let interrupt = signal(SignalKind::interrupt()).map_err(Failure::unreachable)?;
-        drop(entered);
-        Ok(Self {
-            runtime,
-            terminate,
-            interrupt,
-        })
-    }
-
-    /// Returns when one of them has come.
-    fn wait(mut self) {
-        self.runtime.block_on(async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-        });
     }
 }
 

@@ -6,6 +6,7 @@
 mod can;
 mod cleanup;
 mod cluster;
+mod cni;
 mod completion;
 mod doctor;
 mod log;
@@ -15,6 +16,7 @@ mod node_setup;
 mod question;
 mod render;
 mod run;
+mod signals;
 mod terminal;
 mod why;
 
@@ -36,6 +38,7 @@ Examples:
   selvedge node-setup                                 once a node: bridged packets meet netfilter
   selvedge doctor --probe                             what is missing on this node?
   selvedge run --source ./examples --node node-a      enforce, and follow every edit
+  selvedge cni install                                no pod starts before its policies are in force
   selvedge cleanup                                    stop enforcing
 
 Exit codes: 0 done or yes, 1 findings or no, 2 bad usage or input, 3 the kernel can't be reached.";
@@ -57,6 +60,7 @@ enum Command {
     Why(why::Why),
     Matrix(matrix::Matrix),
     Cleanup(cleanup::Cleanup),
+    Cni(cni::Cni),
     NodeSetup(node_setup::NodeSetup),
     Doctor(doctor::Doctor),
     Completion(completion::Completion),
@@ -126,6 +130,7 @@ fn dispatch(command: Command) -> Result<Done, Failure> {
         Command::Why(why) => why.execute(),
         Command::Matrix(matrix) => matrix.execute(),
         Command::Cleanup(cleanup) => cleanup.execute(),
+        Command::Cni(cni) => cni.execute(),
         Command::NodeSetup(setup) => setup.execute(),
         Command::Doctor(doctor) => doctor.execute(),
         Command::Completion(completion) => completion.execute(),

@@ -1,6 +1,6 @@
 //! `selvedge run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -87,8 +87,25 @@ pub(super) struct Run {
         hide_possible_values = true
     )]
     anti_spoof: Switch,
+    /// Where the CNI plugin is heard (`selvedge cni install`), a socket in a directory of its own; or off
+    #[arg(long, value_name = "PATH|off", env = "SELVEDGE_CNI_SOCKET", default_value = "off", value_parser = socket)]
+    cni_socket: CniSocket,
     #[command(flatten)]
     log: log::Options,
+}
+
+/// A path, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct CniSocket(Option<PathBuf>);
+
+fn socket(text: &str) -> Result<CniSocket, String> {
+    match (text, Path::new(text)) {
+        ("off", _) => Ok(CniSocket(None)),
+        (_, path) if path.is_absolute() && path.file_name().is_some() => {
+            Ok(CniSocket(Some(path.to_owned())))
+        }
+        _ => Err("it must be an absolute path, or off".to_owned()),
+    }
 }
 
 /// Whether something is done.
@@ -147,11 +164,15 @@ impl Run {
             block_new_pods: self.new_pods == NewPods::Block,
             pod_cidrs: self.pod_cidr,
             anti_spoof: self.anti_spoof == Switch::On,
+            cni: self.cni_socket.0,
         };
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),
             Err(
-                error @ (DaemonError::Bridge(_) | DaemonError::Access(_) | DaemonError::Http(_)),
+                error @ (DaemonError::Bridge(_)
+                | DaemonError::Access(_)
+                | DaemonError::Http(_)
+                | DaemonError::Cni(_)),
             ) => Err(Failure::input(error)),
             Err(error) => Err(Failure::unreachable(error)),
         }

@@ -74,7 +74,7 @@ pub fn tables() -> Vec<TableId> {
 
 /// Whether a set of table `inet selvedge` names addresses that are denied because they are in it.
 pub fn is_withheld(set: &Name) -> bool {
-    let mut families = sets::IpFamily::ALL.into_iter();
+    let mut families = IpFamily::ALL.into_iter();
     families.any(|family| denied::withheld_set(family) == *set)
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use super::cni::Cni;
 use super::committer::Outcome;
 use super::host::{self, Link};
 use super::links::{self, LinksError};
@@ -27,6 +28,7 @@ use super::revocation::{Revoked, Revoker};
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
+use crate::cni::{Ask, SocketError};
 use crate::compile::{Host, tables};
 use crate::observe::{Condition, ErrorKind, HttpAddress, HttpError, Observer, Server};
 use crate::source::kube::{self, Access, AccessError, Connection};
@@ -53,6 +55,8 @@ pub struct Settings {
     pub pod_cidrs: Vec<IpNetwork>,
     /// Whether a port takes nothing from its pod but what bears the pod's own addresses, where those are known.
     pub anti_spoof: bool,
+    /// Where the CNI plugin is heard, if it is.
+    pub cni: Option<PathBuf>,
 }
 
 /// Where the objects come from.
@@ -92,6 +96,9 @@ pub enum DaemonError {
     /// Health and metrics can't be served.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The CNI plugin can't be heard.
+    #[error(transparent)]
+    Cni(#[from] SocketError),
     /// There is no thread that could end connections.
     #[error("a thread can't be started: {source}")]
     Thread {
@@ -126,6 +133,7 @@ enum Input {
     Source(Update),
     Links(Result<Vec<Link>, LinksError>),
     Revoked(Revoked),
+    Cni(Ask),
     Stopped(&'static str),
 }
 
@@ -183,7 +191,8 @@ pub async fn run_on<D: Dataplane>(
     let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
     let reconciler = reconciler
         .observed_by(observer.clone())
-        .with_ownership(ownership);
+        .with_ownership(ownership)
+        .with_anti_spoof(settings.anti_spoof);
     let (sender, mut inputs) = mpsc::unbounded_channel();
     let feed = |part| Feed {
         part,
@@ -236,7 +245,6 @@ pub async fn run_on<D: Dataplane>(
     let mut state = State::new(reconciler, node, settings.bridge, host, observer.clone());
     state.notices = Some(notices);
     state.closing = settings.block_new_pods.then_some(settings.pod_cidrs);
-    state.anti_spoof = settings.anti_spoof;
     if settings.revoke {
         let feed = feed("the revocation of connections");
         let tell = move |revoked| {
@@ -244,6 +252,12 @@ pub async fn run_on<D: Dataplane>(
         };
         let revoker = Revoker::start(Conntrack::open, observer.clone(), tell);
         state.revoker = Some(revoker.map_err(|source| DaemonError::Thread { source })?);
+    }
+    if let Some(socket) = &settings.cni {
+        let feed = feed("the CNI plugin's socket");
+        let (cni, known) = Cni::start(socket, &observer, move |ask| feed.send(Input::Cni(ask)))?;
+        state.changes.push(known);
+        state.cni = Some(cni);
     }
     let mut check = tokio::time::interval(HOST_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -336,8 +350,6 @@ struct State<D> {
     pod_cidrs: Vec<IpNetwork>,
     /// The blocks that are closed to unknown pods: those named or, where none is, the Node's; `None` to close none.
     closing: Option<Vec<IpNetwork>>,
-    /// Whether ports take nothing with another's address.
-    anti_spoof: bool,
     nodes: BTreeSet<Text>,
     links: Option<Vec<Link>>,
     /// Whether the source has been read as a whole.
@@ -349,6 +361,8 @@ struct State<D> {
     revoker: Option<Revoker>,
     /// Where the source hears what is to be shown of its objects.
     notices: Option<mpsc::Sender<Notice>>,
+    /// What hears the CNI plugin, if that is wanted.
+    cni: Option<Cni>,
     observer: Arc<Observer>,
     source_problems: Standing,
     host_problems: Standing,
@@ -371,7 +385,6 @@ impl<D: Dataplane> State<D> {
             host,
             pod_cidrs: Vec::new(),
             closing: None,
-            anti_spoof: false,
             nodes: BTreeSet::new(),
             links: None,
             synced: false,
@@ -379,6 +392,7 @@ impl<D: Dataplane> State<D> {
             changes: Vec::new(),
             revoker: None,
             notices: None,
+            cni: None,
             observer,
             source_problems: Standing::default(),
             host_problems: Standing::default(),
@@ -396,6 +410,11 @@ impl<D: Dataplane> State<D> {
                     connections,
                     "ended connections that are denied now: {names}"
                 );
+            }
+            Input::Cni(ask) => {
+                if let Some(cni) = &mut self.cni {
+                    self.changes.extend(cni.take(ask, &self.reconciler));
+                }
             }
             Input::Source(update) => {
                 let first = update.synced && !self.synced;
@@ -474,6 +493,7 @@ impl<D: Dataplane> State<D> {
     fn step(&mut self) -> Option<Instant> {
         if !(self.synced && self.linked) {
             self.reconciler.take(self.changes.drain(..), Instant::now());
+            self.tell_cni(false);
             return None;
         }
         if let Some(links) = &self.links {
@@ -494,14 +514,17 @@ impl<D: Dataplane> State<D> {
         }
         let mut host = self.host.clone();
         host.closed = self.closed();
-        if !self.anti_spoof {
-            host.attached.clear();
-        }
         if host != self.told {
             self.told = host.clone();
             self.changes.push(Change::Host(host));
         }
+        let settle = self
+            .cni
+            .as_mut()
+            .and_then(|cni| cni.settle(self.links.as_deref()));
+        self.changes.extend(settle);
         let outcome = self.reconciler.step(self.changes.drain(..), Instant::now());
+        self.tell_cni(!matches!(outcome, Outcome::Retry(_)));
         if let Some(revoker) = &self.revoker
             && let Some((concern, in_force)) = self.reconciler.take_concern()
         {
@@ -532,6 +555,13 @@ impl<D: Dataplane> State<D> {
         open.then(|| {
             "new pods are not blocked: the node's pod CIDR is not known; give it with --pod-cidr, or the Node with spec.podCIDR".to_owned()
         })
+    }
+
+    /// Answers the CNI plugin, where what it waits for is done.
+    fn tell_cni(&mut self, in_force: bool) {
+        if let Some(cni) = &mut self.cni {
+            cni.tell(&mut self.reconciler, in_force);
+        }
     }
 
     /// Looks at what nobody sends news of.

@@ -167,19 +167,3 @@ fn that_no_block_is_known_to_block_new_pods_in_is_said() {
     assert_eq!(known(&fake.ruleset()), None);
     assert!(state.open_to_new_pods().unwrap().contains("--pod-cidr"));
 }
-
-#[test]
-fn attached_ports_are_guarded_against_false_addresses_unless_switched_off() {
-    for on in [true, false] {
-        let (mut state, fake) = state();
-        state.anti_spoof = on;
-        let port = IfName::new("veth1").unwrap();
-        let address = [10, 244, 1, 2].into();
-        state.host.attached.insert(port, [address].into());
-        state.take(source(vec![node()], true)).unwrap();
-        state.take(bridged(&["veth1"])).unwrap();
-        state.step();
-        let text = selvedge_nft::text::list(&fake.ruleset());
-        assert_eq!(text.contains("chain port/veth1"), on, "{text}");
-    }
-}

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  source ─┐
-//!          ├ daemon (the loop) ─ Reconciler ─ index, compile ─ Committer ─ diff ─ Dataplane
+//!  cni ────┼ daemon (the loop) ─ Reconciler ─ index, compile ─ Committer ─ diff ─ Dataplane
 //!  links ──┘                                                      └ read back after an error, retry
 //! ```
 //!
 //! - [`daemon`]: what `selvedge run` does
 //! - [`reconciler`]: events in, ruleset out · [`committer`]: ruleset in, kernel acknowledged
+//! - [`attached`]: what the CNI plugin says of pods, on its way into the index · `cni`: who waits for it
 //! - `parting`: policies that are gone before the pods of their namespace · `inherited`: those that were so at the start
 //! - `quarantine`: policies and pods' chains that the kernel refuses to take
 //! - [`revocation`]: connections that were open when their permission went
@@ -15,6 +16,8 @@
 //! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
 //! - [`standing`]: problems logged when they come and when they go · [`summary`]: a transaction in one line
 
+pub mod attached;
+mod cni;
 pub mod committer;
 pub mod daemon;
 pub mod host;

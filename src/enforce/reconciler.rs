@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use selvedge_nft::{Dataplane, Ownership, Ruleset};
 
+use super::attached::{Attached, Attaching};
 use super::committer::{Committer, Outcome};
 use super::inherited::Inherited;
 use super::parting::Parting;
@@ -14,6 +15,7 @@ use super::revocation::Concern;
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::Event;
+use crate::cni::{Id, Record};
 use crate::compile::{Compiler, Host, tables};
 use crate::index::Index;
 use crate::observe::{Counts, Observer};
@@ -27,15 +29,21 @@ pub enum Change {
     Cluster(Event),
     /// Of the host's bridge and its ports.
     Host(Host),
+    /// Of what the CNI plugin has attached.
+    Attaching(Attaching),
 }
 
 /// Keeps a dataplane's ruleset as the cluster's policies ask for.
 #[derive(Debug)]
 pub struct Reconciler<D> {
     index: Index,
+    attached: Attached,
     parting: Parting,
     inherited: Inherited,
     quarantine: Quarantine,
+    /// The host, but for what is attached to it.
+    host: Host,
+    anti_spoof: bool,
     compiler: Compiler,
     committer: Committer<D>,
     warnings: Standing,
@@ -50,9 +58,12 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn new(dataplane: D, node: Text, host: Host) -> Self {
         Self {
             index: Index::new(),
+            attached: Attached::default(),
             parting: Parting::default(),
             inherited: Inherited::default(),
             quarantine: Quarantine::default(),
+            host: host.clone(),
+            anti_spoof: true,
             compiler: Compiler::new(node.clone(), host),
             committer: Committer::new(dataplane, tables()),
             warnings: Standing::default(),
@@ -77,6 +88,14 @@ impl<D: Dataplane> Reconciler<D> {
         self
     }
 
+    /// Whether pods are kept from sending with false addresses, where it is known which port is whose; they are if this is
+    /// not called.
+    #[must_use]
+    pub fn with_anti_spoof(mut self, on: bool) -> Self {
+        self.anti_spoof = on;
+        self
+    }
+
     /// Says when a change came that is to be taken in next; of several, the oldest counts. The time from there to the
     /// acknowledgement is observed by the [`Self::step`] whose commit follows from it, be it after failures. The first
     /// commit is not: it waits for everything to be known.
@@ -92,16 +111,42 @@ impl<D: Dataplane> Reconciler<D> {
             match change {
                 Change::Cluster(event) => {
                     if let Some(event) = self.quarantine.admit(event) {
-                        self.parting.apply(&mut self.index, event, now);
+                        let parting = &mut self.parting;
+                        let apply = |index: &mut Index, event| parting.apply(index, event, now);
+                        self.attached.pass(&mut self.index, event, apply);
                     }
                 }
-                Change::Host(host) => self.compiler.set_host(host),
+                Change::Host(host) => {
+                    self.host = host;
+                    self.compiler.set_host(self.host_now());
+                }
+                Change::Attaching(attaching) => self.attached.apply(&mut self.index, attaching),
             }
         }
         if any {
             self.count();
         }
         any
+    }
+
+    /// Whether the pod of an attachment has its addresses in what the next [`Self::step`] commits.
+    pub fn is_attached(&self, id: &Id) -> bool {
+        self.attached.is_in_index(&self.index, id)
+    }
+
+    /// What is known of an attachment.
+    pub fn attachment(&self, id: &Id) -> Option<&Record> {
+        self.attached.record(id)
+    }
+
+    /// How many attachments are known.
+    pub fn attachments(&self) -> usize {
+        self.attached.len()
+    }
+
+    /// The attachments that have changed since the last call; none where nothing is left of one.
+    pub fn take_unsaved(&mut self) -> Vec<(Id, Option<Record>)> {
+        self.attached.take_unsaved()
     }
 
     /// Hears what others have done to the tables; whether a [`Self::step`] is due that puts it right.
@@ -165,11 +210,23 @@ impl<D: Dataplane> Reconciler<D> {
         self.quarantine.next()
     }
 
+    /// The host, with what the compiler is to know of what is attached to it.
+    fn host_now(&self) -> Host {
+        let mut host = self.attached.host(&self.index, &self.host);
+        if !self.anti_spoof {
+            host.attached.clear();
+        }
+        host
+    }
+
     /// Makes the dataplane follow the index.
     fn follow(&mut self, changed: bool, now: Instant) -> Outcome {
         let refused = self.quarantine.pods();
         self.compiler
             .set_closed(self.inherited.closed().union(&refused).cloned().collect());
+        if self.attached.take_changed() {
+            self.compiler.set_host(self.host_now());
+        }
         let desired = self.compiler.update(&mut self.index);
         if let Some(warnings) = self.compiler.new_warnings() {
             self.warnings.update(warnings);

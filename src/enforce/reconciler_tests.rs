@@ -378,3 +378,19 @@ fn the_host_s_ports_are_followed() {
     assert_eq!(outcome, Outcome::Unchanged);
     assert_eq!(fake.log().len(), 1);
 }
+
+#[test]
+fn attached_ports_are_guarded_against_false_addresses_unless_switched_off() {
+    for on in [true, false] {
+        let (reconciler, fake) = reconciler();
+        let mut reconciler = reconciler.with_anti_spoof(on);
+        let port = IfName::new("veth1").unwrap();
+        let mut host = host::unknown(None).unwrap();
+        host.ports.insert(port);
+        host.attached.insert(port, [[10, 244, 1, 2].into()].into());
+        let changes = cluster().into_iter().chain([Change::Host(host)]);
+        reconciler.step(changes, Instant::now());
+        let text = selvedge_nft::text::list(&fake.ruleset());
+        assert_eq!(text.contains("chain port/veth1"), on, "{text}");
+    }
+}

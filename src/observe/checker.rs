@@ -13,12 +13,12 @@ pub(crate) struct Exposition {
 }
 
 impl Exposition {
-    /// The value of the one series of this name, with this label (`key=value`) where it is not empty.
+    /// The value of the one series of this name, with these labels (`key=value,key=value`) where they are not empty.
     pub fn value(&self, name: &str, label: &str) -> f64 {
         let wanted: Labels = label
-            .split_once('=')
+            .split(',')
+            .filter_map(|label| label.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into_iter()
             .collect();
         match self.series.get(&(name.to_owned(), wanted)) {
             Some(value) => *value,

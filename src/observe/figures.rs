@@ -2,6 +2,8 @@
 
 use selvedge_nft::{Ruleset, Table};
 
+use crate::cni::Command;
+
 /// What an error was about: the label `kind` of `selvedge_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -21,11 +23,13 @@ pub enum ErrorKind {
     Links,
     /// Tracked connections could not be read, judged or ended.
     Revocation,
+    /// What the CNI plugin said could not be kept.
+    Attachment,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Source,
         Self::Decode,
         Self::Api,
@@ -34,6 +38,7 @@ impl ErrorKind {
         Self::ReadBack,
         Self::Links,
         Self::Revocation,
+        Self::Attachment,
     ];
 
     /// Its name in the label.
@@ -47,6 +52,87 @@ impl ErrorKind {
             Self::ReadBack => "read_back",
             Self::Links => "links",
             Self::Revocation => "revocation",
+            Self::Attachment => "attachment",
+        }
+    }
+}
+
+/// What the CNI plugin asked for: the label `command` of `selvedge_cni_requests_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CniCommand {
+    /// A pod's network is made.
+    Add,
+    /// It goes.
+    Del,
+    /// Is it as it was?
+    Check,
+    /// All that there are.
+    Gc,
+    /// Could an ADD succeed?
+    Status,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl CniCommand {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Add,
+        Self::Del,
+        Self::Check,
+        Self::Gc,
+        Self::Status,
+        Self::Unknown,
+    ];
+
+    /// What a request asks for.
+    pub const fn of(command: &Command) -> Self {
+        match command {
+            Command::Add { .. } => Self::Add,
+            Command::Del { .. } => Self::Del,
+            Command::Check { .. } => Self::Check,
+            Command::Gc { .. } => Self::Gc,
+            Command::Status => Self::Status,
+        }
+    }
+
+    /// Its name in the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Del => "del",
+            Self::Check => "check",
+            Self::Gc => "gc",
+            Self::Status => "status",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What came of it: the label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CniOutcome {
+    /// It is done.
+    Done,
+    /// It is not done, and why was said.
+    Refused,
+    /// It was not done in time.
+    Late,
+    /// It was not understood.
+    Malformed,
+}
+
+impl CniOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Done, Self::Refused, Self::Late, Self::Malformed];
+
+    /// Its name in the label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Late => "late",
+            Self::Malformed => "malformed",
         }
     }
 }

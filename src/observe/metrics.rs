@@ -17,7 +17,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use selvedge_nft::{Committed, DataplaneError};
 
 use super::exposition;
-use super::figures::{Counts, ErrorKind, Held};
+use super::figures::{CniCommand, CniOutcome, Counts, ErrorKind, Held};
 use super::process::Process;
 use crate::cluster::object::ObjectKind;
 
@@ -26,7 +26,8 @@ const SECONDS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
-type Label = [(&'static str, &'static str); 1];
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Label = Labels<1>;
 type Seconds = Gauge<f64, AtomicU64>;
 
 fn error_label(kind: ErrorKind) -> Label {
@@ -36,6 +37,10 @@ fn error_label(kind: ErrorKind) -> Label {
 /// The label `kind` of what is said about a kind of object: the API's own word.
 fn object_label(kind: ObjectKind) -> Label {
     [("kind", kind.name())]
+}
+
+fn cni_labels(command: CniCommand, outcome: CniOutcome) -> Labels<2> {
+    [("command", command.name()), ("outcome", outcome.name())]
 }
 
 const ACKNOWLEDGED: Label = [("result", "acknowledged")];
@@ -66,6 +71,8 @@ pub struct Metrics {
     drift_repairs: Counter,
     revoked_connections: Counter,
     revocation_duration: Histogram,
+    cni_requests: Family<Labels<2>, Counter>,
+    cni_add: Histogram,
     last_commit: Seconds,
     errors: Family<Label, Counter>,
     source_synced: Gauge,
@@ -173,6 +180,20 @@ impl Metrics {
                 "Time that a look for connections that are denied now took, with their end",
                 Histogram::new(SECONDS),
             ),
+            cni_requests: put_each(
+                ours,
+                "cni_requests",
+                "Requests of the CNI plugin, by what it asked for and what came of it",
+                CniCommand::ALL.into_iter().flat_map(|command| {
+                    CniOutcome::ALL.map(|outcome| cni_labels(command, outcome))
+                }),
+            ),
+            cni_add: put_seconds(
+                ours,
+                "cni_add",
+                "Time that a pod's start waited until its policies were in force",
+                Histogram::new(SECONDS),
+            ),
             last_commit: put_seconds(
                 ours,
                 "last_commit_timestamp",
@@ -268,6 +289,17 @@ impl Metrics {
         self.revocation_duration.observe(took.as_secs_f64());
     }
 
+    /// Counts a request of the CNI plugin.
+    pub fn cni_request(&self, command: CniCommand, outcome: CniOutcome) {
+        let labels = cni_labels(command, outcome);
+        self.cni_requests.get_or_create(&labels).inc();
+    }
+
+    /// Takes note of the time that an ADD took which succeeded.
+    pub fn cni_add(&self, took: Duration) {
+        self.cni_add.observe(took.as_secs_f64());
+    }
+
     /// Takes note of the time from the oldest event of a burst to the acknowledgement of what it led to.
     pub fn event_in_force(&self, took: Duration) {
         self.event_to_kernel.observe(took.as_secs_f64());
@@ -316,20 +348,20 @@ fn put_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &st
     metric
 }
 
-/// A metric with a label, and all the values that it will ever have.
-fn put_each<M>(
+/// A metric with labels, and all the values that they will ever have.
+fn put_each<M, const N: usize>(
     registry: &mut Registry,
     name: &str,
     help: &str,
-    labels: impl IntoIterator<Item = Label>,
-) -> Family<Label, M>
+    labels: impl IntoIterator<Item = Labels<N>>,
+) -> Family<Labels<N>, M>
 where
     M: Clone + Default,
-    Label: Clone + Hash + Eq,
-    Family<Label, M>: Metric,
+    Labels<N>: Clone + Hash + Eq,
+    Family<Labels<N>, M>: Metric + Default,
     fn() -> M: MetricConstructor<M>,
 {
-    let family: Family<Label, M> = put(registry, name, help);
+    let family: Family<Labels<N>, M> = put(registry, name, help);
     for label in labels {
         drop(family.get_or_create(&label));
     }

@@ -49,6 +49,12 @@ fn tell_all(metrics: &Metrics) {
     metrics.drift_repaired();
     metrics.swept(13, Duration::from_millis(4));
     metrics.event_in_force(Duration::from_secs(7));
+    for command in CniCommand::ALL {
+        for outcome in CniOutcome::ALL {
+            metrics.cni_request(command, outcome);
+        }
+    }
+    metrics.cni_add(Duration::from_millis(5));
     for kind in ErrorKind::ALL {
         metrics.error(kind);
     }
@@ -75,6 +81,8 @@ fn everything_is_there_from_the_start_and_sound() {
         ("selvedge_drift_repairs_total", ""),
         ("selvedge_revoked_connections_total", ""),
         ("selvedge_revocation_duration_seconds_count", ""),
+        ("selvedge_cni_requests_total", "command=add,outcome=late"),
+        ("selvedge_cni_add_seconds_count", ""),
         ("selvedge_errors_total", "kind=revocation"),
         ("selvedge_errors_total", "kind=read_back"),
         ("selvedge_watch_restarts_total", "kind=NetworkPolicy"),
@@ -125,6 +133,12 @@ fn what_is_told_is_exposed() {
         ("selvedge_revoked_connections_total", "", 13.0),
         ("selvedge_revocation_duration_seconds_sum", "", 0.004),
         ("selvedge_revocation_duration_seconds_count", "", 1.0),
+        (
+            "selvedge_cni_requests_total",
+            "command=del,outcome=done",
+            1.0,
+        ),
+        ("selvedge_cni_add_seconds_sum", "", 0.005),
         ("selvedge_source_synced", "", 1.0),
         ("selvedge_watch_restarts_total", "kind=Node", 1.0),
     ] {
@@ -158,9 +172,18 @@ fn no_series_comes_with_use() {
     let exposed = exposed(&observer);
     let labels = exposed.labels();
     let names: Vec<&str> = labels.keys().map(String::as_str).collect();
-    assert_eq!(names, ["direction", "kind", "le", "result", "version"]);
+    let known = [
+        "command",
+        "direction",
+        "kind",
+        "le",
+        "outcome",
+        "result",
+        "version",
+    ];
+    assert_eq!(names, known);
     assert_eq!(before, keys(exposed));
-    assert!(before.len() < 100, "{}", before.len());
+    assert!(before.len() < 150, "{}", before.len());
 }
 
 #[test]

@@ -28,7 +28,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use address::{HttpAddress, HttpAddressError};
-pub use figures::{Counts, ErrorKind, Held};
+pub use figures::{CniCommand, CniOutcome, Counts, ErrorKind, Held};
 pub use health::{Condition, Health};
 pub use http::{HttpError, Server};
 pub use metrics::Metrics;

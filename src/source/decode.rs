@@ -19,6 +19,9 @@ use crate::cluster::parse::{parse_cidr, parse_ip};
 use crate::cluster::port::{NamedPort, Protocol};
 use crate::policy::{Problem, Problems};
 
+/// The annotation that holds the UID of a static pod, in the API's image of it.
+pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// An object that was read, and what in it could not be. A policy's problems are its own ([`crate::policy::Policy`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
@@ -248,6 +251,10 @@ fn pod(value: &Value, meta: Metadata, problems: &mut Problems) -> Pod {
         }
     };
     let uid = at(value, "metadata", "uid").and_then(Value::as_str);
+    // The API's image of a pod that a kubelet has from a file has another UID than the pod.
+    let annotations = at(value, "metadata", "annotations");
+    let of_static = annotations.and_then(|all| all.get(CONFIG_MIRROR)?.as_str());
+    let uid = of_static.filter(|uid| !uid.is_empty()).or(uid);
     Pod {
         namespace: meta.namespace,
         name: meta.name,

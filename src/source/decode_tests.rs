@@ -21,6 +21,21 @@ fn minimal() -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}})
 }
 
+/// kubelet runs it under the UID that it has from the file, and says that one to the CNI plugin.
+#[test]
+fn a_static_pod_has_its_own_uid() {
+    let mut mirror = minimal();
+    mirror["metadata"]["uid"] = json!("u1");
+    let with = |mirror: &mut Value, uid: Value| {
+        mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": uid});
+        pod_of(mirror.clone()).0.uid
+    };
+    assert_eq!(&*with(&mut mirror, json!("81cdabfc")), "81cdabfc");
+    for nonsense in [json!(""), json!(7), json!(null)] {
+        assert_eq!(&*with(&mut mirror, nonsense), "u1");
+    }
+}
+
 #[test]
 fn a_pod_is_cut_down_to_what_policy_needs() {
     let (pod, problems) = pod_of(json!({

@@ -12,7 +12,13 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 /// What can be installed.
-const KUSTOMIZATIONS: [&str; 4] = ["", "base", "overlays/podmonitor", "uninstall"];
+const KUSTOMIZATIONS: [&str; 5] = [
+    "",
+    "base",
+    "overlays/cni",
+    "overlays/podmonitor",
+    "uninstall",
+];
 
 /// The files of the base, in order, which are the one file too.
 const BASE: [&str; 3] = ["namespace.yaml", "rbac.yaml", "daemonset.yaml"];

@@ -48,36 +48,118 @@ fn every_container_runs_the_image_of_this_version() {
 
 /// What the main containers may: change the network, and nothing else that root may.
 fn restricted(container: &Value) {
+    let capabilities = json!({"drop": ["ALL"], "add": ["NET_ADMIN"]});
+    runs_with(container, &capabilities);
+}
+
+/// That a container is root with these capabilities, and nothing else that root may.
+fn runs_with(container: &Value, capabilities: &Value) {
     let context = json!({
         "runAsUser": 0,
-        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+        "capabilities": capabilities,
         "privileged": false,
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
         "seccompProfile": {"type": "RuntimeDefault"},
     });
     assert_eq!(container["securityContext"], context);
-    assert_eq!(container["volumeMounts"], Value::Null);
+}
+
+/// The node's directories that a container writes to, by their paths in it.
+fn mounts(pod: &Value, container: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mounts = list(&container["volumeMounts"]).iter().map(|mount| {
+        let volumes = list(&pod["volumes"]);
+        let volume = volumes.iter().find(|v| v["name"] == mount["name"]).unwrap();
+        assert_eq!(volume["hostPath"]["type"], "DirectoryOrCreate");
+        let path = text(&volume["hostPath"]["path"]);
+        (text(&mount["mountPath"]), path)
+    });
+    mounts.collect()
+}
+
+/// The directories where container runtimes look for plugins and their configurations.
+fn cni_directories() -> Vec<(String, String)> {
+    let same = |path: &str| (path.to_owned(), path.to_owned());
+    vec![same("/opt/cni/bin"), same("/etc/cni/net.d")]
+}
+
+#[test]
+fn the_plugin_s_overlay_adds_what_it_is_for_and_nothing_else() {
+    let (base, overlay) = (built("base"), built("overlays/cni"));
+    let set = the(&overlay, "DaemonSet");
+    let pod = pod(set);
+    let [daemon, installer] = list(&pod["containers"]) else {
+        panic!("{pod}");
+    };
+    let socket = json!({"name": "SELVEDGE_CNI_SOCKET", "value": "/run/selvedge/cni.sock"});
+    assert_eq!(list(&daemon["env"]).last(), Some(&socket));
+    let run = ("/run/selvedge".to_owned(), "/run/selvedge".to_owned());
+    assert_eq!(mounts(pod, daemon), [run]);
+    assert_eq!(installer["args"], json!(["cni", "install", "--watch"]));
+    runs_with(installer, &json!({"drop": ["ALL"]}));
+    assert_eq!(mounts(pod, installer), cni_directories());
+    // The two ends of the socket are one.
+    let (_, help) = selvedge(&["cni", "install", "--help"]);
+    for default in ["/run/selvedge/cni.sock", "/opt/cni/bin", "/etc/cni/net.d"] {
+        assert!(help.contains(&format!("[default: {default}]")), "{help}");
+    }
+    let (_, help) = selvedge(&["run", "--help"]);
+    assert!(help.contains("[env: SELVEDGE_CNI_SOCKET="), "{help}");
+
+    // Without these it is the base.
+    let mut without = overlay.clone();
+    let set = without
+        .iter_mut()
+        .find(|o| o["kind"] == "DaemonSet")
+        .unwrap();
+    let pod = &mut set["spec"]["template"]["spec"];
+    pod["containers"].as_array_mut().unwrap().pop();
+    pod["volumes"].as_array_mut().unwrap().truncate(1);
+    let daemon = &mut pod["containers"][0];
+    daemon["env"].as_array_mut().unwrap().pop();
+    daemon.as_object_mut().unwrap().remove("volumeMounts");
+    assert_eq!(without, base);
+}
+
+#[test]
+fn an_uninstall_takes_the_plugin_away_first() {
+    let objects = built("uninstall");
+    let pod = pod(the(&objects, "DaemonSet"));
+    let init = list(&pod["initContainers"]);
+    let arguments: Vec<&Value> = init.iter().map(|container| &container["args"]).collect();
+    assert_eq!(
+        arguments,
+        [&json!(["cni", "uninstall"]), &json!(["cleanup"])]
+    );
+    runs_with(&init[0], &json!({"drop": ["ALL"]}));
+    assert_eq!(mounts(pod, &init[0]), cni_directories());
 }
 
 #[test]
 fn only_the_init_containers_of_the_daemon_are_privileged() {
     for set in sets() {
         let pod = pod(&set);
-        assert_eq!(list(&pod["containers"]).len(), 1);
         restricted(&pod["containers"][0]);
+        for container in list(&pod["containers"]).iter().skip(1) {
+            runs_with(container, &json!({"drop": ["ALL"]}));
+        }
         assert_eq!(pod["securityContext"], Value::Null);
         for field in ["hostPID", "hostIPC", "shareProcessNamespace"] {
             assert_eq!(pod[field], Value::Null);
         }
     }
     let objects = built("uninstall");
-    let cleanup = &pod(the(&objects, "DaemonSet"))["initContainers"];
-    assert_eq!(list(cleanup).len(), 1);
-    restricted(&cleanup[0]);
+    let cleanup = pod(the(&objects, "DaemonSet"));
+    for container in [&cleanup["initContainers"][1], &cleanup["containers"][0]] {
+        restricted(container);
+        assert_eq!(container["volumeMounts"], Value::Null);
+    }
 
     let objects = built("");
     let pod = pod(the(&objects, "DaemonSet"));
+    assert_eq!(list(&pod["containers"]).len(), 1);
+    assert_eq!(pod["containers"][0]["volumeMounts"], Value::Null);
     let privileged = json!({"privileged": true, "readOnlyRootFilesystem": true});
     let init = list(&pod["initContainers"]);
     for container in init {

@@ -23,10 +23,8 @@ use selvedge_nft::{Dataplane, Fake, IfName, Ruleset, diff};
 
 /// The host that rulesets are compiled for.
 fn host() -> Host {
-    Host {
-        bridge: IfName::new("cni0").unwrap(),
-        ports: [IfName::new("veth0").unwrap()].into(),
-    }
+    let [bridge, port] = ["cni0", "veth0"].map(|name| IfName::new(name).unwrap());
+    Host::new(bridge, [port])
 }
 
 /// The first node's ruleset, made from nothing.

@@ -84,6 +84,10 @@ impl InProcess {
             http: HttpAddress::default(),
             revoke: true,
             own_table: true,
+            block_new_pods: false,
+            pod_cidrs: Vec::new(),
+            anti_spoof: true,
+            cni: None,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = node.node.netns().spawn({

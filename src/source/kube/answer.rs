@@ -24,9 +24,18 @@ pub struct Entry {
 
 impl Entry {
     fn new(kind: ObjectKind, value: &Value) -> Self {
+        let result = decode(kind, value);
+        let uid = match &result {
+            // As the index knows it.
+            Ok(Decoded {
+                object: Object::Pod(pod),
+                ..
+            }) => &*pod.uid,
+            _ => text(value, "uid"),
+        };
         Self {
-            result: decode(kind, value),
-            uid: text(value, "uid").to_owned(),
+            uid: uid.to_owned(),
+            result,
             version: text(value, "resourceVersion").to_owned(),
         }
     }

@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use crate::cluster::object::ObjectKind;
+use crate::source::decode::CONFIG_MIRROR;
 
 /// What of a JSON value is wanted. What has another shape than expected is kept as it is if it is a scalar, so that
 /// it can be complained about.
@@ -32,7 +33,10 @@ const METADATA: Wanted<'static> = Wanted::Fields(&[
     ("labels", Wanted::All),
     (
         "annotations",
-        Wanted::Fields(&[(INITIAL_EVENTS_END, Wanted::All)]),
+        Wanted::Fields(&[
+            (INITIAL_EVENTS_END, Wanted::All),
+            (CONFIG_MIRROR, Wanted::All),
+        ]),
     ),
 ]);
 
@@ -204,7 +208,8 @@ mod tests {
             "metadata": {
                 "name": "a", "namespace": "shop", "uid": "u", "resourceVersion": "7", "labels": {"app": "web"},
                 "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": [{"fieldsV1": {"f:a": {}}}],
-                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}",
+                    "kubernetes.io/config.mirror": "m"},
             },
             "spec": {
                 "nodeName": "n", "hostNetwork": false, "volumes": [{"name": "v"}],

@@ -1,0 +1,308 @@
+//! The plugin's way onto a node: its binary to where container runtimes look for plugins, and its entry into Flannel's
+//! configuration.
+//!
+//! Files are replaced as a whole, so a runtime reads the old one or the new one. The configuration as it was before is kept
+//! beside it, under a name that runtimes pass by: they read `.conf`, `.conflist` and `.json`.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::conflist::{self, ConflistError, Entry, PLUGIN};
+
+/// What the name of a backup ends with.
+pub const BACKUP: &str = ".before-selvedge";
+
+/// The largest configuration and the largest binary that are read.
+const LARGEST_CONFIGURATION: u64 = 1 << 20;
+const LARGEST_BINARY: u64 = 64 << 20;
+
+/// Where container runtimes look.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// For plugins.
+    pub binaries: PathBuf,
+    /// For configurations.
+    pub configurations: PathBuf,
+}
+
+/// Why the plugin can't be installed or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A file can't be read or written.
+    #[error("{} can't be {doing}: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// What should be the plugin would not run on every node.
+    #[error("{} is not the plugin: {reason}", .path.display())]
+    Binary {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is no configuration to put it in.
+    #[error("there is no configuration of Flannel in {}{}", .directory.display(), .beside)]
+    NoFlannel {
+        /// The directory.
+        directory: PathBuf,
+        /// What is there instead.
+        beside: String,
+    },
+    /// A configuration can't be changed.
+    #[error("{}: {source}", .path.display())]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ConflistError,
+    },
+}
+
+fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> InstallError {
+    let path = path.to_owned();
+    move |source| InstallError::File {
+        path,
+        doing,
+        source,
+    }
+}
+
+impl Places {
+    /// Copies the plugin, then puts its entry into every configuration of Flannel's. What was done is said, a line each;
+    /// nothing where all was there already.
+    ///
+    /// # Errors
+    /// [`InstallError`]; a configuration is not touched unless the plugin is there.
+    pub fn install(&self, binary: &Path, entry: &Entry) -> Result<Vec<String>, InstallError> {
+        let found = self.flannels()?;
+        let mut said = Vec::new();
+        said.extend(self.copy(binary)?);
+        for (path, text) in found {
+            let wrong = |source| InstallError::Configuration {
+                path: path.clone(),
+                source,
+            };
+            let Some(with) = conflist::insert(&text, entry).map_err(wrong)? else {
+                continue;
+            };
+            let like = fs::metadata(&path).map_err(failed(&path, "read"))?;
+            let backup = backup_of(&path);
+            if !conflist::has_plugin(&text).map_err(wrong)? {
+                replace(&backup, text.as_bytes(), Some(&like), 0o600)?;
+            }
+            replace(&path, with.as_bytes(), Some(&like), 0o600)?;
+            let (path, backup) = (path.display(), backup.display());
+            said.push(format!(
+                "put {PLUGIN} into {path}; what it was is in {backup}"
+            ));
+        }
+        Ok(said)
+    }
+
+    /// Takes the plugin out of every configuration, then its binary and the backups away. What was done is said, a line
+    /// each; nothing where nothing was there.
+    ///
+    /// # Errors
+    /// [`InstallError`]; the binary stays while a configuration asks for it.
+    pub fn uninstall(&self) -> Result<Vec<String>, InstallError> {
+        let mut said = Vec::new();
+        // A node without the directories has nothing that could be taken away.
+        let there = self.configurations.exists();
+        let conflists = there.then(|| self.conflists()).transpose()?;
+        for path in conflists.into_iter().flatten() {
+            let text = read_text(&path)?;
+            // What can't be read can't ask for it either.
+            if let Ok(Some(without)) = conflist::remove(&text) {
+                let like = fs::metadata(&path).map_err(failed(&path, "read"))?;
+                replace(&path, without.as_bytes(), Some(&like), 0o600)?;
+                said.push(format!("took {PLUGIN} out of {}", path.display()));
+            }
+        }
+        let files = there.then(|| entries(&self.configurations)).transpose()?;
+        let files = files.into_iter().flatten();
+        let backups = files.filter(|path| path.to_string_lossy().ends_with(BACKUP));
+        for path in backups.chain([self.binary()]) {
+            match fs::remove_file(&path) {
+                Ok(()) => said.push(format!("removed {}", path.display())),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(failed(&path, "removed")(error)),
+            }
+        }
+        Ok(said)
+    }
+
+    /// What a runtime reads before any configuration of Flannel's, so that the plugin is never run.
+    pub fn in_its_way(&self) -> Option<String> {
+        let read = |path: &PathBuf| {
+            let extension = path.extension().and_then(|e| e.to_str());
+            matches!(extension, Some("conf" | "conflist" | "json"))
+        };
+        let first = entries(&self.configurations).ok()?.into_iter().find(read)?;
+        let flannels = self.flannels().ok()?;
+        let own = flannels.iter().any(|(path, _)| *path == first);
+        (!own).then(|| {
+            format!(
+                "{} comes before Flannel's configuration: container runtimes use that one",
+                first.display()
+            )
+        })
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.binaries.join(PLUGIN)
+    }
+
+    /// The configuration lists that there are, in order.
+    fn conflists(&self) -> Result<Vec<PathBuf>, InstallError> {
+        let list = |path: &PathBuf| path.extension().is_some_and(|e| e == "conflist");
+        let all = entries(&self.configurations)?;
+        Ok(all.into_iter().filter(list).collect())
+    }
+
+    /// Flannel's configurations, with their texts.
+    fn flannels(&self) -> Result<Vec<(PathBuf, String)>, InstallError> {
+        let (mut found, mut beside) = (Vec::new(), Vec::new());
+        for path in self.conflists()? {
+            let text = read_text(&path)?;
+            match conflist::is_flannel(&text) {
+                Ok(true) => found.push((path, text)),
+                Ok(false) => beside.push(format!("{} is another network's", path.display())),
+                Err(error) => beside.push(format!("{}: {error}", path.display())),
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let beside = match beside.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", beside.join("; ")),
+        };
+        Err(InstallError::NoFlannel {
+            directory: self.configurations.clone(),
+            beside,
+        })
+    }
+
+    /// Copies the plugin; what was done, where there was anything to do.
+    fn copy(&self, binary: &Path) -> Result<Option<String>, InstallError> {
+        let bytes = read_up_to(binary, LARGEST_BINARY).map_err(failed(binary, "read"))?;
+        if let Some(reason) = unfit(&bytes) {
+            return Err(InstallError::Binary {
+                path: binary.to_owned(),
+                reason,
+            });
+        }
+        let target = self.binary();
+        let executable = fs::metadata(&target).is_ok_and(|there| there.mode() & 0o777 == 0o755);
+        if executable && read_up_to(&target, LARGEST_BINARY).is_ok_and(|there| there == bytes) {
+            return Ok(None);
+        }
+        replace(&target, &bytes, None, 0o755)?;
+        Ok(Some(format!("copied {PLUGIN} to {}", target.display())))
+    }
+}
+
+/// Why a binary would not run on every node of this architecture; `None` where it does: it is linked statically.
+fn unfit(bytes: &[u8]) -> Option<&'static str> {
+    const INTERPRETER: u32 = 3;
+    let number = |at: usize, length: usize| {
+        let part = bytes.get(at..at.checked_add(length)?)?;
+        // Little-endian, as both architectures that there are images for.
+        let bits = part.iter().rev();
+        Some(bits.fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    if !bytes.starts_with(b"\x7fELF\x02\x01") {
+        return Some("it is no 64-bit ELF file");
+    }
+    let headers = || -> Option<Vec<u64>> {
+        let (start, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+        let place = |n: u64| usize::try_from(start.checked_add(n.checked_mul(size)?)?).ok();
+        (0..count).map(|n| number(place(n)?, 4)).collect()
+    };
+    match headers() {
+        None => Some("it is cut off"),
+        Some(headers) if headers.contains(&u64::from(INTERPRETER)) => {
+            Some("it is linked dynamically, and a node may have other libraries")
+        }
+        Some(_) => None,
+    }
+}
+
+fn backup_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(BACKUP);
+    name.into()
+}
+
+/// The files of a directory, by name.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    let entries = fs::read_dir(directory).map_err(failed(directory, "read"))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: io::Result<Vec<PathBuf>> = paths.collect();
+    let mut paths = paths.map_err(failed(directory, "read"))?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn read_text(path: &Path) -> Result<String, InstallError> {
+    let bytes = read_up_to(path, LARGEST_CONFIGURATION).map_err(failed(path, "read"))?;
+    let text = String::from_utf8(bytes).map_err(io::Error::other);
+    text.map_err(failed(path, "read"))
+}
+
+fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(io::ErrorKind::FileTooLarge.into()),
+        false => Ok(bytes),
+    }
+}
+
+/// Puts a file in the place of another at once; it belongs to whom the other belonged to.
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    like: Option<&Metadata>,
+    mode: u32,
+) -> Result<(), InstallError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.selvedge"));
+    let mode = like.map_or(mode, |like| like.mode() & 0o7777);
+    let write = || {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(mode);
+        let mut file = options.open(&temporary)?;
+        // The mode asked for is cut by the umask.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Some(like) = like {
+            let own = file.metadata()?;
+            if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
+                fchown(&file, Some(like.uid()), Some(like.gid()))?;
+            }
+        }
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        failed(path, "written")(error)
+    })
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+#[cfg(test)]
+#[path = "install_tests.rs"]
+mod tests;

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::cni::conflist::OnUnreachable;
+
+const FLANNELS: &str = "{\n  \"name\": \"cbr0\",\n  \"cniVersion\": \"0.3.1\",\n  \"plugins\": [\n    {\n      \"type\": \"flannel\"\n    }\n  ]\n}\n";
+
+struct Node {
+    _directory: tempfile::TempDir,
+    places: Places,
+    binary: PathBuf,
+    entry: Entry,
+}
+
+/// The head of a 64-bit ELF file with program headers of these types.
+fn elf(headers: &[u32]) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01".to_vec();
+    bytes.resize(64, 0);
+    bytes[32] = 64;
+    bytes[54] = 56;
+    bytes[56] = u8::try_from(headers.len()).unwrap();
+    for header in headers {
+        bytes.extend(header.to_le_bytes());
+        bytes.resize(bytes.len() + 52, 0);
+    }
+    bytes
+}
+
+fn node() -> Node {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let places = Places {
+        binaries: path.join("bin"),
+        configurations: path.join("net.d"),
+    };
+    fs::create_dir(&places.binaries).unwrap();
+    fs::create_dir(&places.configurations).unwrap();
+    let binary = path.join("selvedge-cni");
+    fs::write(&binary, elf(&[1, 2])).unwrap();
+    let socket = PathBuf::from("/run/selvedge/cni.sock");
+    Node {
+        binary,
+        places,
+        entry: Entry::new(socket, 10, OnUnreachable::Fail),
+        _directory: directory,
+    }
+}
+
+impl Node {
+    fn conf(&self, name: &str) -> PathBuf {
+        self.places.configurations.join(name)
+    }
+
+    fn install(&self) -> Result<Vec<String>, InstallError> {
+        self.places.install(&self.binary, &self.entry)
+    }
+
+    /// Everything in the two directories.
+    fn files(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+        let all = [&self.places.binaries, &self.places.configurations];
+        let paths = all.into_iter().flat_map(|path| entries(path).unwrap());
+        let read = |path: PathBuf| {
+            let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+            let bytes = fs::read(&path).unwrap();
+            (path, (mode, bytes))
+        };
+        paths.map(read).collect()
+    }
+}
+
+#[test]
+fn it_is_installed_once_and_taken_away_without_a_trace() {
+    let node = node();
+    let path = node.conf("10-flannel.conflist");
+    fs::write(&path, FLANNELS).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let before = node.files();
+    assert_eq!(node.install().unwrap().len(), 2);
+    let installed = node.files();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(conflist::has_plugin(&text).unwrap());
+    assert_eq!(installed[&path].0, 0o640);
+    assert_eq!(fs::read_to_string(backup_of(&path)).unwrap(), FLANNELS);
+    assert_eq!(installed[&node.places.binaries.join(PLUGIN)].0, 0o755);
+    assert_eq!(node.places.in_its_way(), None);
+    // The backup is nothing that a runtime reads.
+    let backup = backup_of(&path);
+    assert_eq!(backup.extension().unwrap(), "before-selvedge");
+
+    assert!(node.install().unwrap().is_empty());
+    assert_eq!(node.files(), installed);
+    assert_eq!(node.places.uninstall().unwrap().len(), 3);
+    assert_eq!(node.files(), before);
+    assert!(node.places.uninstall().unwrap().is_empty());
+}
+
+#[test]
+fn when_flannel_writes_its_file_anew_it_is_put_in_again() {
+    let node = node();
+    let path = node.conf("10-flannel.conflist");
+    fs::write(&path, FLANNELS).unwrap();
+    node.install().unwrap();
+    let newer = FLANNELS.replace("0.3.1", "1.0.0");
+    fs::write(&path, &newer).unwrap();
+    assert_eq!(node.install().unwrap().len(), 1);
+    assert_eq!(fs::read_to_string(backup_of(&path)).unwrap(), newer);
+    // Other options are no new configuration of Flannel's.
+    let entry = Entry::new(PathBuf::from("/run/b.sock"), 5, OnUnreachable::Pass);
+    assert_eq!(node.places.install(&node.binary, &entry).unwrap().len(), 1);
+    assert_eq!(fs::read_to_string(backup_of(&path)).unwrap(), newer);
+    // A newer plugin takes the place of the one that is there.
+    fs::write(&node.binary, elf(&[1, 2, 6])).unwrap();
+    assert_eq!(node.places.install(&node.binary, &entry).unwrap().len(), 1);
+    node.places.uninstall().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
+
+#[test]
+fn what_does_not_fit_is_said_in_one_line_and_changes_nothing() {
+    let node = node();
+    let path = node.conf("10-flannel.conflist");
+    let fails = |part: &str| {
+        let before = node.files();
+        let error = node.install().unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        assert_eq!(node.files(), before);
+    };
+    fails("there is no configuration of Flannel");
+    fs::write(&path, "{\"plugins\": [").unwrap();
+    fails("10-flannel.conflist: it is no CNI configuration list");
+    fs::write(&path, b"\xff\xfe").unwrap();
+    fails("10-flannel.conflist can't be read");
+    fs::write(&path, vec![b' '; 2 << 20]).unwrap();
+    fails("10-flannel.conflist can't be read");
+    fs::write(&path, "{\"plugins\": [{\"type\": \"bridge\"}]}").unwrap();
+    fails("is another network's");
+    fs::write(&path, FLANNELS).unwrap();
+    fs::write(node.conf("05-other.conf"), "{}").unwrap();
+    let noted = node.places.in_its_way().unwrap();
+    assert!(noted.contains("05-other.conf comes before"), "{noted}");
+
+    for (bytes, part) in [
+        (elf(&[1, 3, 2]), "it is linked dynamically"),
+        (elf(&[1])[..66].to_vec(), "it is cut off"),
+        (elf(&[1])[..40].to_vec(), "it is cut off"),
+        (b"#!/bin/sh\n".to_vec(), "it is no 64-bit ELF file"),
+        (Vec::new(), "it is no 64-bit ELF file"),
+    ] {
+        fs::write(&node.binary, bytes).unwrap();
+        fails(part);
+    }
+    fs::remove_file(&node.binary).unwrap();
+    fails("selvedge-cni can't be read: No such file");
+    fs::write(&node.binary, elf(&[1])).unwrap();
+    fs::remove_dir_all(&node.places.binaries).unwrap();
+    let error = node.install().unwrap_err().to_string();
+    assert!(
+        error.contains("bin/selvedge-cni can't be written"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), FLANNELS);
+    fs::remove_dir_all(&node.places.configurations).unwrap();
+    let error = node.install().unwrap_err().to_string();
+    assert!(error.contains("net.d can't be read"), "{error}");
+}

@@ -1,0 +1,118 @@
+//! The way to the daemon: one request, one answer, in bounded time whatever the other side does.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::protocol::{self, Command, LONGEST_LINE, Refusal, Request, VERSION};
+
+/// How long to wait before the next attempt to reach a daemon that is not there.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is nobody at the other end.
+    #[error("the daemon can't be reached at {}: {source}", .socket.display())]
+    Unreachable {
+        /// Where it should be.
+        socket: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It did not answer in time.
+    #[error("the daemon at {} has not answered within {} s", .socket.display(), .after.as_secs_f32())]
+    Silent {
+        /// Where it is.
+        socket: PathBuf,
+        /// How long it had.
+        after: Duration,
+    },
+    /// What it answered is no answer.
+    #[error("what the daemon answers can't be understood: {reason}")]
+    Garbled {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Whether a daemon that is not there may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It may: it is tried again until the time is over. A daemon that is being replaced is away for a moment.
+    ForDaemon,
+    /// Who is not there is not asked.
+    No,
+}
+
+/// Asks the daemon; the answer comes within `patience`. The command is made when there is somebody to hear it, of the time
+/// that is left then.
+///
+/// # Errors
+/// [`ClientError`]; the daemon's own refusal is within the answer.
+pub fn ask(
+    socket: &Path,
+    patience: Duration,
+    wait: Wait,
+    command: impl Fn(Duration) -> Command + Send + 'static,
+) -> Result<Result<(), Refusal>, ClientError> {
+    let deadline = Instant::now() + patience;
+    let path = socket.to_owned();
+    let (sender, receiver) = mpsc::channel();
+    // On a thread of its own, which is left behind when the time is over: even to connect may take for ever.
+    thread::spawn(move || {
+        let outcome = exchange(&path, deadline, wait, command);
+        let _ = sender.send(outcome);
+    });
+    receiver.recv_timeout(patience).unwrap_or_else(|_| {
+        Err(ClientError::Silent {
+            socket: socket.to_owned(),
+            after: patience,
+        })
+    })
+}
+
+fn exchange(
+    socket: &Path,
+    deadline: Instant,
+    wait: Wait,
+    command: impl Fn(Duration) -> Command,
+) -> Result<Result<(), Refusal>, ClientError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let request = Request {
+            version: VERSION,
+            command: command(left),
+        };
+        match once(socket, &request) {
+            // Not there, or gone before it answered: asking again does no harm, whatever it has done already.
+            Err(ClientError::Unreachable { .. }) if wait == Wait::ForDaemon && left > 2 * PAUSE => {
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn once(socket: &Path, request: &Request) -> Result<Result<(), Refusal>, ClientError> {
+    let unreachable = |source| ClientError::Unreachable {
+        socket: socket.to_owned(),
+        source,
+    };
+    let garbled = |error: serde_json::Error| ClientError::Garbled {
+        reason: error.to_string(),
+    };
+    let line = protocol::line(request).map_err(garbled)?;
+    let mut stream = UnixStream::connect(socket).map_err(unreachable)?;
+    stream.write_all(&line).map_err(unreachable)?;
+    let mut answer = Vec::new();
+    let mut reader = BufReader::new(stream.take(LONGEST_LINE as u64));
+    reader.read_until(b'\n', &mut answer).map_err(unreachable)?;
+    if answer.is_empty() {
+        return Err(unreachable(io::ErrorKind::UnexpectedEof.into()));
+    }
+    protocol::reply(&answer).map_err(garbled)
+}

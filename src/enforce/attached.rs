@@ -1,0 +1,441 @@
+//! What the CNI plugin says of this node's pods, on its way into the index.
+//!
+//! A pod's network is made before its kubelet reports its addresses, and goes before the API's object does. So a pod has
+//! the addresses of its attachment as soon as both are known, as if `status.podIPs` had them, until the API says others;
+//! an address that is attached is that pod's alone, whatever the API still says of others; and an address whose pod is not
+//! known, or whose attachment has gone, is withheld: nobody may use it until another pod has it or nothing is left of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use selvedge_nft::IfName;
+
+use crate::cluster::Text;
+use crate::cluster::object::{Addresses, Event, Object, ObjectKey, ObjectKind, Pod};
+use crate::cni::{Attachment, Id, PodId, Record, Valid};
+use crate::compile::Host;
+use crate::index::{Index, PodKey};
+
+/// What becomes of attachments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attaching {
+    /// A pod's network has been made.
+    Attach(Box<Attachment>),
+    /// It goes.
+    Detach(Id),
+    /// Of a network these are all that there are.
+    Retain(String, Vec<Valid>),
+    /// What was known before the daemon was started again.
+    Restore(Vec<Record>),
+    /// The index has all objects now, and these are the host's interfaces, where they are known. Pods whose interface is
+    /// gone went while nobody listened.
+    Settle(Option<BTreeSet<String>>),
+}
+
+/// The attachments, and what they make of pods.
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    records: BTreeMap<Id, Record>,
+    by_pod: BTreeMap<PodKey, BTreeSet<Id>>,
+    /// The attachment that had an address last.
+    by_address: BTreeMap<IpAddr, Id>,
+    /// What the API says of pods whose addresses are others in the index.
+    own: BTreeMap<PodKey, Addresses>,
+    /// Those that another daemon has heard of, until everything is known.
+    restored: BTreeSet<Id>,
+    /// Whether the index has all objects: from then on what the API says anew is news.
+    settled: bool,
+    /// What is not kept yet as it is now.
+    unsaved: BTreeSet<Id>,
+    /// Whether the host's part may have changed.
+    changed: bool,
+}
+
+impl Attached {
+    /// Takes an event in by way of `apply`, as what it comes to, given what is attached. What concerns no attachment costs
+    /// a look or two.
+    pub fn pass(&mut self, index: &mut Index, event: Event, apply: impl FnOnce(&mut Index, Event)) {
+        if !self.concerned(&event) {
+            return apply(index, event);
+        }
+        let event = match event {
+            Event::Apply(Object::Pod(mut pod)) => {
+                self.take_over(index, &pod);
+                self.dress(&mut pod);
+                Event::Apply(Object::Pod(pod))
+            }
+            event => event,
+        };
+        apply(index, event);
+        self.follow(index);
+    }
+
+    /// Whether an event is about a pod with an attachment, or an address of one.
+    fn concerned(&self, event: &Event) -> bool {
+        let named = |key: &PodKey| self.by_pod.contains_key(key) || self.own.contains_key(key);
+        match event {
+            Event::Apply(Object::Pod(pod)) => {
+                let key = (pod.namespace.clone(), pod.name.clone());
+                let attached = |address| self.by_address.contains_key(&address);
+                !self.records.is_empty() && (named(&key) || pod.addresses.iter().any(attached))
+            }
+            Event::Delete {
+                key: ObjectKey::Pod(namespace, name),
+                ..
+            } => named(&(namespace.clone(), name.clone())),
+            Event::Retain { kind, .. } => *kind == ObjectKind::Pod && !self.records.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Takes note that pods may have come or gone.
+    fn follow(&mut self, index: &Index) {
+        self.changed = true;
+        if !self.settled {
+            return; // who is not known may only not be known yet
+        }
+        self.own
+            .retain(|(namespace, name), _| index.pod(namespace, name).is_some());
+        let over = |record: &&Record| record.detached && !exists(index, &record.attachment.pod);
+        let over = self.records.values().filter(over);
+        let over: Vec<Id> = over.map(|record| record.attachment.id.clone()).collect();
+        for id in over {
+            self.forget(&id);
+        }
+    }
+
+    /// Does what the plugin has said.
+    pub fn apply(&mut self, index: &mut Index, attaching: Attaching) {
+        match attaching {
+            Attaching::Attach(attachment) => self.attach(index, *attachment),
+            Attaching::Detach(id) => self.detach(index, &id),
+            Attaching::Retain(network, valid) => {
+                let valid: BTreeSet<Valid> = valid.into_iter().collect();
+                let gone = self.records.values().filter(|record| {
+                    let id = &record.attachment.id;
+                    let (container, ifname) = (id.container.clone(), id.ifname.clone());
+                    let valid = valid.contains(&Valid { container, ifname });
+                    id.network == network && !record.detached && !valid
+                });
+                let gone: Vec<Id> = gone.map(|record| record.attachment.id.clone()).collect();
+                for id in gone {
+                    self.detach(index, &id);
+                }
+            }
+            Attaching::Restore(records) => {
+                for record in records {
+                    self.put(record.clone());
+                    self.unsaved.remove(&record.attachment.id);
+                    self.restored.insert(record.attachment.id.clone());
+                    self.redress_all(index, &record.attachment);
+                }
+            }
+            Attaching::Settle(interfaces) => self.settle(index, interfaces.as_ref()),
+        }
+    }
+
+    fn settle(&mut self, index: &mut Index, interfaces: Option<&BTreeSet<String>>) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let restored = std::mem::take(&mut self.restored);
+        let restored = restored.iter().filter_map(|id| self.records.get(id));
+        let gone = restored.filter(|record| {
+            let named = &record.attachment.interfaces;
+            let gone = interfaces.is_some_and(|all| !named.iter().all(|n| all.contains(n)));
+            gone || (named.is_empty() && !exists(index, &record.attachment.pod))
+        });
+        let gone: Vec<Id> = gone.map(|record| record.attachment.id.clone()).collect();
+        for id in gone {
+            self.detach(index, &id);
+        }
+        self.follow(index);
+    }
+
+    /// Whether an attachment's pod is known with its labels, and has its addresses in the index.
+    pub fn is_in_index(&self, index: &Index, id: &Id) -> bool {
+        let record = self.records.get(id);
+        record.is_some_and(|record| !record.detached && known(index, &record.attachment.pod))
+    }
+
+    /// What is known of an attachment.
+    pub fn record(&self, id: &Id) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The attachments that are not kept as they are now; none where they are to be kept no longer.
+    pub fn take_unsaved(&mut self) -> Vec<(Id, Option<Record>)> {
+        let ids = std::mem::take(&mut self.unsaved);
+        let with = |id: Id| {
+            let record = self.records.get(&id).cloned();
+            (id, record)
+        };
+        ids.into_iter().map(with).collect()
+    }
+
+    /// Whether [`Self::host`] may be another than at the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The host, with what is attached to it.
+    pub fn host(&self, index: &Index, host: &Host) -> Host {
+        let mut host = host.clone();
+        for record in self.records.values().filter(|record| !record.detached) {
+            if let Some(port) = port(&record.attachment, &host) {
+                let addresses = host.attached.entry(port).or_default();
+                addresses.extend(&record.attachment.addresses);
+            }
+        }
+        let withheld = self.by_address.iter().filter(|(address, id)| {
+            let record = self.records.get(*id);
+            let used = record.is_some_and(|r| !r.detached && known(index, &r.attachment.pod));
+            !used && index.owner(**address).is_none()
+        });
+        host.withheld.extend(withheld.map(|(address, _)| *address));
+        host
+    }
+
+    fn attach(&mut self, index: &mut Index, attachment: Attachment) {
+        let same = self.records.get(&attachment.id);
+        if same.is_some_and(|record| record.attachment == attachment && !record.detached) {
+            return;
+        }
+        let pod = &attachment.pod;
+        // It takes the place of others whose end was not heard of: the pod's sandbox before, who had its addresses.
+        let before = self.records.values().filter(|record| {
+            let other = &record.attachment;
+            let place = |id: &Id| (id.network.clone(), id.ifname.clone());
+            let same_place = other.pod == *pod && place(&other.id) == place(&attachment.id);
+            let has = |address| other.addresses.contains(address);
+            let other_id = other.id != attachment.id;
+            !record.detached && other_id && (same_place || attachment.addresses.iter().any(has))
+        });
+        let before: Vec<Id> = before.map(|record| record.attachment.id.clone()).collect();
+        for id in before {
+            self.detach(index, &id);
+        }
+        let key = key_of(pod);
+        let known = index.pod(&key.0, &key.1).filter(|known| is(pod, known));
+        let api = known.map(|known| self.own.get(&key).copied().unwrap_or(known.addresses));
+        let instead_of = api.map(|api| api.iter().collect()).unwrap_or_default();
+        self.put(Record {
+            attachment: attachment.clone(),
+            instead_of,
+            detached: false,
+        });
+        self.redress_all(index, &attachment);
+    }
+
+    fn detach(&mut self, index: &mut Index, id: &Id) {
+        let Some(record) = self.records.get_mut(id).filter(|record| !record.detached) else {
+            return;
+        };
+        record.detached = true;
+        let attachment = record.attachment.clone();
+        self.changed = true;
+        self.unsaved.insert(id.clone());
+        if !exists(index, &attachment.pod) {
+            self.forget(id);
+        }
+        self.redress(index, &key_of(&attachment.pod));
+    }
+
+    fn put(&mut self, record: Record) {
+        let Record { attachment, .. } = &record;
+        let id = attachment.id.clone();
+        self.forget(&id);
+        let of_pod = self.by_pod.entry(key_of(&attachment.pod)).or_default();
+        of_pod.insert(id.clone());
+        for address in &attachment.addresses {
+            // One that is gone has its address only as long as nobody else does.
+            let taken = self
+                .by_address
+                .get(address)
+                .and_then(|id| self.records.get(id));
+            if !(record.detached && taken.is_some_and(|other| !other.detached)) {
+                self.by_address.insert(*address, id.clone());
+            }
+        }
+        self.unsaved.insert(id.clone());
+        self.records.insert(id, record);
+        self.changed = true;
+    }
+
+    /// Nothing is left of an attachment.
+    fn forget(&mut self, id: &Id) {
+        let Some(record) = self.records.remove(id) else {
+            return;
+        };
+        let key = key_of(&record.attachment.pod);
+        if let Some(of_pod) = self.by_pod.get_mut(&key) {
+            of_pod.remove(id);
+            if of_pod.is_empty() {
+                self.by_pod.remove(&key);
+            }
+        }
+        self.by_address.retain(|_, other| other != id);
+        self.restored.remove(id);
+        self.unsaved.insert(id.clone());
+        self.changed = true;
+    }
+
+    fn of_pod(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Record> {
+        let ids = self.by_pod.get(&(Text::from(namespace), Text::from(name)));
+        let ids = ids.into_iter().flatten();
+        ids.filter_map(|id| self.records.get(id))
+    }
+
+    /// The API gives a pod an address that it did not have before, and that was another's, of whose end nothing was heard:
+    /// so it is this one's.
+    fn take_over(&mut self, index: &Index, pod: &Pod) {
+        if !self.settled || !pod.selectable() {
+            return;
+        }
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let before = index
+            .pod(&key.0, &key.1)
+            .filter(|before| before.uid == pod.uid);
+        let before = before.map(|before| self.own.get(&key).copied().unwrap_or(before.addresses));
+        for address in pod.addresses.iter() {
+            let had = before.is_some_and(|before| before.contains(address));
+            let own = |record: &Record| {
+                is(&record.attachment.pod, pod) && record.attachment.addresses.contains(&address)
+            };
+            if !had && !self.of_pod(&key.0, &key.1).any(own) {
+                self.changed |= self.by_address.remove(&address).is_some();
+            }
+        }
+    }
+
+    /// Gives a pod, as the API has it, the addresses that it has.
+    fn dress(&mut self, pod: &mut Pod) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let api = pod.addresses;
+        pod.addresses = self.effective(pod);
+        match pod.addresses == api {
+            true => self.own.remove(&key),
+            false => self.own.insert(key, api),
+        };
+    }
+
+    fn effective(&self, pod: &Pod) -> Addresses {
+        let api = pod.addresses;
+        if !pod.selectable() {
+            return api;
+        }
+        let records = self.of_pod(&pod.namespace, &pod.name);
+        let (gone, live): (Vec<&Record>, Vec<&Record>) = records
+            .filter(|record| is(&record.attachment.pod, pod))
+            .partition(|record| record.detached);
+        let stale =
+            |record: &&Record| record.instead_of.iter().copied().collect::<Addresses>() == api;
+        let from_api = live.is_empty() || (api != Addresses::default() && !live.iter().any(stale));
+        let attached = || {
+            live.iter()
+                .flat_map(|record| &record.attachment.addresses)
+                .copied()
+        };
+        let holds =
+            |record: &&Record, address: &IpAddr| record.attachment.addresses.contains(address);
+        let keeps = |address: &IpAddr| {
+            if live.iter().any(|record| holds(record, address)) {
+                // Unless another one has it by now.
+                return self.holder(address).is_none_or(|record| is_of(record, pod));
+            }
+            let ended = gone.iter().any(|record| holds(record, address));
+            !ended && self.holder(address).is_none_or(|record| record.detached)
+        };
+        match from_api {
+            true => api.iter().filter(keeps).collect(),
+            false => attached().filter(keeps).collect(),
+        }
+    }
+
+    /// The attachment that has an address, or had it last.
+    fn holder(&self, address: &IpAddr) -> Option<&Record> {
+        self.records.get(self.by_address.get(address)?)
+    }
+
+    /// Brings the pod of an attachment up to date, and those that the API gives its addresses too.
+    fn redress_all(&mut self, index: &mut Index, attachment: &Attachment) {
+        let key = key_of(&attachment.pod);
+        for address in &attachment.addresses {
+            // Each of them loses it here, so that the next is seen.
+            while let Some(owner) = index.owner(*address) {
+                let other = (owner.namespace.clone(), owner.name.clone());
+                if other == key || !self.redress(index, &other) {
+                    break;
+                }
+            }
+        }
+        self.redress(index, &key);
+    }
+
+    /// Brings a pod's addresses in the index up to date; whether they were not.
+    fn redress(&mut self, index: &mut Index, key: &PodKey) -> bool {
+        let Some(known) = index.pod(&key.0, &key.1) else {
+            return false;
+        };
+        let (mut pod, before) = (known.clone(), known.addresses);
+        if let Some(api) = self.own.get(key) {
+            pod.addresses = *api;
+        }
+        self.dress(&mut pod);
+        let changed = pod.addresses != before;
+        if changed {
+            index.apply(Event::Apply(Object::Pod(pod)));
+        }
+        changed
+    }
+}
+
+/// The port of the bridge that an attachment is behind.
+fn port(attachment: &Attachment, host: &Host) -> Option<IfName> {
+    let names = attachment.interfaces.iter();
+    let names = names.filter_map(|name| IfName::new(name).ok());
+    let names: Vec<IfName> = names.filter(|name| *name != host.bridge).collect();
+    let known = names.iter().find(|name| host.ports.contains(*name));
+    // News of a port may come after the plugin's word.
+    let only = || match names.as_slice() {
+        [only] => Some(only),
+        _ => None,
+    };
+    known.or_else(only).copied()
+}
+
+fn key_of(pod: &PodId) -> PodKey {
+    (Text::from(&*pod.namespace), Text::from(&*pod.name))
+}
+
+/// Whether they are the same, by what is known of both. The names are the same already.
+fn is(pod: &PodId, other: &Pod) -> bool {
+    pod.uid.is_empty() || other.uid.is_empty() || *pod.uid == *other.uid
+}
+
+/// Whether an attachment is a pod's.
+fn is_of(record: &Record, pod: &Pod) -> bool {
+    let own = &record.attachment.pod;
+    *own.namespace == *pod.namespace && *own.name == *pod.name && is(own, pod)
+}
+
+/// Whether the API has a pod.
+fn exists(index: &Index, pod: &PodId) -> bool {
+    let known = index.pod(&pod.namespace, &pod.name);
+    known.is_some_and(|known| is(pod, known))
+}
+
+/// Whether policies can select a pod.
+fn known(index: &Index, pod: &PodId) -> bool {
+    let known = index.pod(&pod.namespace, &pod.name);
+    known.is_some_and(|known| is(pod, known) && known.selectable())
+}
+
+#[cfg(test)]
+#[path = "attached_tests.rs"]
+mod tests;
