@@ -127,3 +127,17 @@ fn a_part_that_stops_ends_the_daemon() {
     let error = state.take(inputs.blocking_recv().unwrap()).unwrap_err();
     assert!(error.to_string().contains("the watch has stopped"));
 }
+
+#[test]
+fn what_others_do_during_a_commit_is_put_right_though_nothing_becomes_readable() {
+    let (mut state, fake) = state();
+    state.take(source(vec![node()], true)).unwrap();
+    state.take(bridged(&["veth1"])).unwrap();
+    assert_eq!(state.step(), None);
+    let before = fake.ruleset();
+    fake.interfere(|held| *held = Ruleset::default());
+    let due = state.step().unwrap();
+    assert!(due <= Instant::now());
+    assert_eq!(state.step(), None);
+    assert_eq!(fake.ruleset(), before);
+}
