@@ -324,15 +324,19 @@ fn listening(dataplane: &mut Kernel) -> Result<AsyncFd<OwnedFd>, Box<dyn Error>>
     dataplane.listen(tables())?;
     let news = dataplane.news().ok_or("there is nothing to listen to")?;
     let news = news.try_clone_to_owned()?;
-    Ok(AsyncFd::with_interest(news, Interest::READABLE)?)
+    Ok(AsyncFd::with_interest(news, NEWS)?)
 }
+
+/// News, or that some was lost: where none is left to be read by then, that is an error alone (`netlink_overrun`), and until it
+/// is taken the kernel tells no more.
+const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// Waits until there is something to be heard.
 async fn heard(interference: Option<&AsyncFd<OwnedFd>>) {
     let Some(interference) = interference else {
         return std::future::pending().await;
     };
-    match interference.readable().await {
+    match interference.ready(NEWS).await {
         // Everything is taken after this, so the next readiness is news.
         Ok(mut ready) => ready.clear_ready(),
         Err(_) => std::future::pending().await,
@@ -533,6 +537,10 @@ impl<D: Dataplane> State<D> {
         for notice in self.reconciler.take_notices() {
             // Where the source shows none, or can't at the moment, there is the log.
             let _ = self.notices.as_ref().map(|sender| sender.try_send(notice));
+        }
+        // What others do while nobody listens, during a large commit, is known after it, and nothing becomes readable for it.
+        if self.reconciler.listen() {
+            return Some(Instant::now());
         }
         match outcome {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),

@@ -167,3 +167,17 @@ fn that_no_block_is_known_to_block_new_pods_in_is_said() {
     assert_eq!(known(&fake.ruleset()), None);
     assert!(state.open_to_new_pods().unwrap().contains("--pod-cidr"));
 }
+
+#[test]
+fn what_others_do_during_a_commit_is_put_right_though_nothing_becomes_readable() {
+    let (mut state, fake) = state();
+    state.take(source(vec![node()], true)).unwrap();
+    state.take(bridged(&["veth1"])).unwrap();
+    assert_eq!(state.step(), None);
+    let before = fake.ruleset();
+    fake.interfere(|held| *held = Ruleset::default());
+    let due = state.step().unwrap();
+    assert!(due <= Instant::now());
+    assert_eq!(state.step(), None);
+    assert_eq!(fake.ruleset(), before);
+}
