@@ -119,6 +119,16 @@ impl Runtime {
         })
     }
 
+    /// How long it takes to run the plugin at all: it says its versions.
+    pub fn version(&self) -> Result<Duration, Error> {
+        let run = self.node.netns().command(&self.plugin);
+        let run = run.env("CNI_COMMAND", "VERSION").input("{}");
+        let started = Instant::now();
+        let output = run.output()?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(started.elapsed())
+    }
+
     /// Runs the plugin for a pod that must start, and passes its result on; how long that took.
     pub fn add(&self, sandbox: &Sandbox) -> Result<Duration, Error> {
         let added = self.run("ADD", sandbox)?;
