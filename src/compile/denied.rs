@@ -95,7 +95,7 @@ fn within(field: Field, net: IpNetwork) -> Option<Statement> {
 
 /// The addresses of the closed blocks that the node has itself: `flannel.1`'s and the bridge's.
 fn own(closed: &[IpNetwork]) -> impl Iterator<Item = IpAddr> {
-    let first_two = closed.iter().flat_map(|net| {
+    closed.iter().flat_map(|net| {
         [0, 1]
             .map(|n| -> IpAddr {
                 match net.network() {
@@ -107,8 +107,7 @@ fn own(closed: &[IpNetwork]) -> impl Iterator<Item = IpAddr> {
             })
             .into_iter()
             .filter(|address| net.contains(*address))
-    });
-    first_two
+    })
 }
 
 /// The addresses that may be used where all others of their blocks may not: those of the node's pods, and the node's

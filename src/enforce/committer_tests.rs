@@ -296,7 +296,10 @@ fn a_restart_adopts_what_was_owned_and_changes_nothing_else() {
     let fake = Fake::new();
     started(&fake, Ownership::Own, &["a"]);
     let adopt = Op::AdoptTable { table: table() };
-    assert_eq!(started(&fake, Ownership::Own, &["a"]), [adopt.clone()]);
+    assert_eq!(
+        started(&fake, Ownership::Own, &["a"]),
+        std::slice::from_ref(&adopt)
+    );
     // With something to change, it is one transaction.
     let ops = started(&fake, Ownership::Own, &["a", "b"]);
     assert_eq!(ops.first(), Some(&adopt));
