@@ -130,7 +130,8 @@ fn act(
             Err(Failure::new(Code::Environment, reason))
         }
         None => {
-            let reason = "CNI_COMMAND is not set: this is a CNI plugin, which container runtimes run";
+            let reason =
+                "CNI_COMMAND is not set: this is a CNI plugin, which container runtimes run";
             Err(Failure::new(Code::Environment, reason))
         }
     }

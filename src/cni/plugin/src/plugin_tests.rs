@@ -25,7 +25,10 @@ fn daemon(
                 let mut line = Vec::new();
                 let mut reader = BufReader::new(&stream);
                 reader.read_until(b'\n', &mut line).unwrap();
-                heard.lock().unwrap().push(protocol::request(&line).unwrap());
+                heard
+                    .lock()
+                    .unwrap()
+                    .push(protocol::request(&line).unwrap());
                 let reply = protocol::line(&Reply::from(answer)).unwrap();
                 (&stream).write_all(&reply).unwrap();
             }
@@ -97,7 +100,13 @@ fn an_add_hands_over_the_pod_and_passes_the_result_on() {
     );
     thread.join().unwrap();
     let heard = heard.lock().unwrap();
-    let [Command::Add { attachment, patience }] = heard.as_slice() else {
+    let [
+        Command::Add {
+            attachment,
+            patience,
+        },
+    ] = heard.as_slice()
+    else {
         panic!("{heard:?}");
     };
     assert_eq!(attachment.id.network, "cbr0");
@@ -116,7 +125,10 @@ fn a_refused_add_fails_or_passes_as_configured() {
     let (thread, _) = daemon(&socket, vec![refusal(), refusal()]);
     let (code, message) = error(&command("ADD", &config(&socket, &json!({}))));
     assert_eq!(code, 11);
-    assert!(message.contains("shop/web-0") && message.contains("not yet"), "{message}");
+    assert!(
+        message.contains("shop/web-0") && message.contains("not yet"),
+        "{message}"
+    );
     let answer = command("ADD", &config(&socket, &json!({"onUnreachable": "pass"})));
     assert!(answer.success);
     assert!(answer.notes[0].contains("not yet"), "{answer:?}");
@@ -142,7 +154,10 @@ fn without_a_daemon_everything_ends_in_time() {
     passing["onUnreachable"] = json!("pass");
     for name in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
         let answer = command(name, &config(&socket, &passing));
-        assert!(answer.success && answer.notes.len() == 1, "{name} {answer:?}");
+        assert!(
+            answer.success && answer.notes.len() == 1,
+            "{name} {answer:?}"
+        );
     }
 }
 

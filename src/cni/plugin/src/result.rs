@@ -94,10 +94,7 @@ mod tests {
     fn the_host_s_interfaces_and_the_container_s_addresses_are_found() {
         let found = links(RESULT).unwrap();
         assert_eq!(found.host, ["cni0", "veth5a2c"]);
-        let addresses: [IpAddr; 2] = [
-            [10, 244, 1, 7].into(),
-            "fd00:10:244:1::7".parse().unwrap(),
-        ];
+        let addresses: [IpAddr; 2] = [[10, 244, 1, 7].into(), "fd00:10:244:1::7".parse().unwrap()];
         assert_eq!(found.addresses, addresses);
         // An address of the host's own interface is not the container's.
         let other = RESULT.replacen("\"interface\": 2", "\"interface\": 0", 1);
