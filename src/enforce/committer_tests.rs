@@ -221,7 +221,8 @@ fn a_restart_adopts_what_was_owned_and_changes_nothing_else() {
     let fake = Fake::new();
     started(&fake, Ownership::Own, &["a"]);
     let adopt = Op::AdoptTable { table: table() };
-    assert_eq!(started(&fake, Ownership::Own, &["a"]), [adopt.clone()]);
+    let ops = started(&fake, Ownership::Own, &["a"]);
+    assert_eq!(ops, std::slice::from_ref(&adopt));
     // With something to change, it is one transaction.
     let ops = started(&fake, Ownership::Own, &["a", "b"]);
     assert_eq!(ops.first(), Some(&adopt));
