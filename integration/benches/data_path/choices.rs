@@ -87,6 +87,16 @@ pub fn run(rounds: usize) -> Result<(), Error> {
         "Other forms of Selvedge's rules, {} local pods: ratios to the rules as they are, {rounds} turns of {WINDOW:?}\n",
         load.local_pods
     );
+    other.enforce_attached(load)?;
+    other.check(true)?;
+    for figure in [Figure::Tcp, Figure::Udp, Figure::Connections] {
+        compare(
+            [&own, &other],
+            figure,
+            "with anti-spoof on every port",
+            rounds,
+        )?;
+    }
     for choice in CHOICES {
         let form = (choice.form)(&rules);
         if form == rules && choice.what != "as they are" {
@@ -97,16 +107,6 @@ pub fn run(rounds: usize) -> Result<(), Error> {
         other.load(&TABLES, &form)?;
         other.check(true)?;
         compare([&own, &other], choice.figure, choice.what, rounds)?;
-    }
-    other.enforce_attached(load)?;
-    other.check(true)?;
-    for figure in [Figure::Tcp, Figure::Udp, Figure::Connections] {
-        compare(
-            [&own, &other],
-            figure,
-            "with anti-spoof on every port",
-            rounds,
-        )?;
     }
     Ok(())
 }
