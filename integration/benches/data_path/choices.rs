@@ -24,7 +24,7 @@ struct Choice {
     form: fn(&str) -> String,
 }
 
-const CHOICES: [Choice; 8] = [
+const CHOICES: [Choice; 5] = [
     Choice {
         what: "as they are",
         figure: Figure::Udp,
@@ -56,21 +56,6 @@ const CHOICES: [Choice; 8] = [
                 .replace(" counter drop", " drop")
                 .replace("\tcounter drop", "\tdrop")
         },
-    },
-    Choice {
-        what: "as they are",
-        figure: Figure::Connections,
-        form: str::to_owned,
-    },
-    Choice {
-        what: "ports looked up in shared sets",
-        figure: Figure::Connections,
-        form: ports_in_sets,
-    },
-    Choice {
-        what: "ports compared before addresses are looked up",
-        figure: Figure::Connections,
-        form: ports_first,
     },
 ];
 
@@ -138,48 +123,4 @@ fn each_line(rules: &str, f: impl Fn(&str) -> Option<String>) -> String {
 
 fn is_short_way(line: &str) -> bool {
     line.contains("ct state established,related ip daddr")
-}
-
-/// A policy's rule in parts: the address, the field of the port, the port, and the rest.
-fn parts(line: &str) -> Option<(&str, &str, &str, &str)> {
-    let (address, rest) = line.split_once(" tcp dport ").map_or_else(
-        || {
-            line.split_once(" udp dport ")
-                .map(|(a, b)| (a, ("udp dport", b)))
-        },
-        |(a, b)| Some((a, ("tcp dport", b))),
-    )?;
-    let (field, rest) = rest;
-    let (port, rest) = rest.split_once(' ')?;
-    let address = address.trim_start();
-    let numeric = port.bytes().all(|byte| byte.is_ascii_digit());
-    (address.contains("@pods-") && numeric).then_some((address, field, port, rest))
-}
-
-fn ports_first(rules: &str) -> String {
-    each_line(rules, |line| {
-        Some(match parts(line) {
-            Some((address, field, port, rest)) => format!("\t\t{field} {port} {address} {rest}"),
-            None => line.to_owned(),
-        })
-    })
-}
-
-fn ports_in_sets(rules: &str) -> String {
-    let mut ports: Vec<&str> = rules.lines().filter_map(parts).map(|part| part.2).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let sets = ports.iter().map(|port| {
-        format!("\tset ports-{port} {{ type inet_service; elements = {{ {port} }}; }}\n")
-    });
-    let sets: String = sets.collect();
-    let rules = each_line(rules, |line| {
-        Some(match parts(line) {
-            Some((address, field, port, rest)) => {
-                format!("\t\t{address} {field} @ports-{port} {rest}")
-            }
-            None => line.to_owned(),
-        })
-    });
-    rules.replacen("\tchain bridged {", &(sets + "\tchain bridged {"), 1)
 }
