@@ -142,7 +142,11 @@ fn a_daemon_starts_follows_ends_and_is_cleaned_up_after() {
         daemon.says("no longer so");
 
         daemon.ends_on(Signal::SIGTERM);
-        assert_eq!(nft(&["-s", "list", "ruleset"]), before);
+        // Nobody owns the tables any more; they are the same else.
+        let orphaned = before
+            .replace(" # progname selvedge", "")
+            .replace("flags owner", "flags ");
+        assert_eq!(nft(&["-s", "list", "ruleset"]), orphaned);
 
         let daemon = Daemon::start(&source);
         daemon.says("the policies are in force: there was nothing to change");

@@ -144,6 +144,19 @@ pub fn daemon(node: &Node, manifests: &Path) -> Result<Daemon, Error> {
     Ok(daemon)
 }
 
+/// What nft lists, without what it says of tables' owners: a daemon that is gone and the one that follows differ in that.
+pub fn unowned(listing: &str) -> String {
+    let lines = listing.lines().filter(|line| {
+        let flags = line.strip_prefix("\tflags");
+        !flags.is_some_and(|flags| flags.trim().is_empty() || flags.contains("owner"))
+    });
+    let lines = lines.map(|line| match line.split_once(" # progname ") {
+        Some((table, _)) if table.starts_with("table ") => table,
+        _ => line,
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 /// Makes an edit and waits until each of the daemons has committed what follows from it.
 ///
 /// # Errors

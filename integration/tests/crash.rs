@@ -21,9 +21,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use edits::{edit, fixed};
-use node::Victim;
+use node::{Victim, decides_as};
 use selvedge_lab::stage::{Manifests, policy};
 use selvedge_lab::{Error, Lab, wait_until};
+use selvedge_nft::Ruleset;
 use traffic::Traffic;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -200,9 +201,9 @@ fn killed_at_any_instant_it_opens_nothing_and_cuts_nothing() -> Result<(), Error
 
 impl Kills {
     /// Takes note of a kill: what the kernel held before, what it holds now, what was due.
-    fn count<T: PartialEq>(&mut self, before: &T, held: &T, due: &T) {
+    fn count(&mut self, before: &Ruleset, held: &Ruleset, due: &Ruleset) {
         self.all += 1;
-        match (held == before, held == due) {
+        match (decides_as(before, held), decides_as(due, held)) {
             (true, true) => self.idle += 1,
             (true, false) => self.old += 1,
             (false, true) => self.new += 1,
@@ -245,7 +246,7 @@ fn killed_in_the_first_commit_of_a_node_it_leaves_nothing_or_all() -> Result<(),
             false => victim.kill_in_commit(PATIENCE)?,
         };
         let held = victim.held()?;
-        if held.tables.is_empty() {
+        if decides_as(&Ruleset::default(), &held) {
             nothing += 1;
             early = instant;
         } else {

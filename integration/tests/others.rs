@@ -97,13 +97,8 @@ fn state(node: &Node) -> Result<(String, u32), Error> {
 }
 
 /// A [`state`] without what it says of the tables' owner.
-fn unowned((listing, generation): (String, u32)) -> (Vec<String>, u32) {
-    let lines = listing.lines().filter(|line| !line.starts_with("\tflags"));
-    let lines = lines.map(|line| match line.split_once(" progname ") {
-        Some((table, _)) if table.starts_with("table ") => table.to_owned(),
-        _ => line.to_owned(),
-    });
-    (lines.collect(), generation)
+fn unowned((listing, generation): (String, u32)) -> (String, u32) {
+    (stage::unowned(&listing), generation)
 }
 
 fn lab_with_others(manifests: &Manifests) -> Result<Lab, Error> {

@@ -149,6 +149,8 @@ pub struct Process {
 /// What it took to carry out a transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Committed {
+    /// Batches.
+    pub batches: usize,
     /// Netlink messages, without the batch's begin and end.
     pub messages: usize,
     /// Bytes of the batch.
@@ -157,6 +159,7 @@ pub struct Committed {
 
 impl AddAssign for Committed {
     fn add_assign(&mut self, more: Self) {
+        self.batches += more.batches;
         self.messages += more.messages;
         self.bytes += more.bytes;
     }

@@ -181,6 +181,7 @@ impl Dataplane for Fake {
             return Err(unreachable("await the acknowledgement", errno));
         }
         Ok(Committed {
+            batches: 1,
             messages: transaction.len(),
             bytes: 0,
         })

@@ -277,6 +277,7 @@ impl<D: Dataplane> Committer<D> {
         };
         info!(
             messages = committed.messages,
+            batches = committed.batches,
             bytes = committed.bytes,
             took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             "{what}{summary}"

@@ -39,6 +39,7 @@ fn tell_all(metrics: &Metrics) {
         elements: 10,
     });
     let committed = Committed {
+        batches: 1,
         messages: 11,
         bytes: 12,
     };

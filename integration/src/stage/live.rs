@@ -12,7 +12,7 @@ use selvedge::source::kube::{self, Access, Connection};
 use selvedge_nft::{Dataplane, DataplaneError, Kernel, text};
 use serde_json::Value;
 
-use super::{host_of, selvedge};
+use super::{host_of, selvedge, unowned};
 use crate::api::{Cluster, Endpoint, NewPod, Proxy};
 use crate::daemon::Daemon;
 use crate::error::{During, Error};
@@ -261,7 +261,7 @@ impl Live {
         Ok((text::script(&kernel), text::script(&fresh)))
     }
 
-    /// Our tables on a node (from 1), in one order.
+    /// Our tables on a node (from 1), in one order, whoever owns them.
     ///
     /// # Errors
     /// When they aren't there.
@@ -271,6 +271,6 @@ impl Live {
             let words = ["-s", "list", "table", family, "selvedge"];
             netns.command("nft").args(words).run()
         };
-        Ok(list("inet")? + &list("bridge")?)
+        Ok(unowned(&(list("inet")? + &list("bridge")?)))
     }
 }

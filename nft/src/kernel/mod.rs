@@ -349,6 +349,7 @@ impl Dataplane for Kernel {
             false => self.carry_out(&batch, transaction)?,
         }
         Ok(Committed {
+            batches: 1,
             messages: batch.messages,
             bytes: batch.bytes.len(),
         })

@@ -92,11 +92,16 @@ fn commits(log: &str) -> Vec<String> {
 
 fn retell(commit: &str) -> Option<String> {
     let (what, numbers) = commit.split_once(" messages=")?;
-    let (messages, numbers) = numbers.split_once(' ')?;
+    let (messages, numbers) = numbers.split_once(" batches=")?;
+    let (batches, numbers) = numbers.split_once(' ')?;
+    let batches = match batches {
+        "1" => "one batch".to_owned(),
+        more => format!("{more} batches"),
+    };
     let (_, took) = numbers.split_once("took_us=")?;
     let took: f64 = took.parse().ok()?;
     Some(format!(
-        "{what}: {messages} messages in one batch, {:.1} ms",
+        "{what}: {messages} messages in {batches}, {:.1} ms",
         took / 1000.0
     ))
 }
@@ -115,7 +120,7 @@ mod tests {
     fn a_log_is_retold() {
         let log = "2026-01-02T03:04:05.000000Z  INFO selvedge 0.1.0 starts node=\"a\"\n\
             2026-01-02T03:04:05.000000Z ERROR not committed, will be tried again: committed: messages=1\n\
-            2026-01-02T03:04:05.000000Z  INFO committed: tables +2, rules +4 messages=12 bytes=99 took_us=812\n\
+            2026-01-02T03:04:05.000000Z  INFO committed: tables +2, rules +4 messages=12 batches=1 bytes=99 took_us=812\n\
             2026-01-02T03:04:05.000000Z  INFO committed: rules +4 messa";
         let said = "tables +2, rules +4: 12 messages in one batch, 0.8 ms";
         assert_eq!(commits(log), [said]);
