@@ -150,8 +150,8 @@ pub fn unowned(listing: &str) -> String {
         let flags = line.strip_prefix("\tflags");
         !flags.is_some_and(|flags| flags.trim().is_empty() || flags.contains("owner"))
     });
-    let lines = lines.map(|line| match line.split_once(" # progname ") {
-        Some((table, _)) if table.starts_with("table ") => table,
+    let lines = lines.map(|line| match line.split_once(" progname ") {
+        Some((table, _)) if table.starts_with("table ") => table.trim_end_matches(" #"),
         _ => line,
     });
     lines.flat_map(|line| [line, "\n"]).collect()

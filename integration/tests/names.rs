@@ -87,6 +87,8 @@ fn the_longest_names_are_enforced_and_recognisable() -> Result<(), Error> {
         .args(["render", "--node", "node-1"])
         .arg(manifests.path())
         .run()?;
-    let check = Netns::new("elsewhere")?.command("nft").args(["-c", "-f", "-"]);
+    let check = Netns::new("elsewhere")?
+        .command("nft")
+        .args(["-c", "-f", "-"]);
     check.input(text).run().map(drop)
 }
