@@ -72,3 +72,8 @@ fn stream() {
 fn netlink() {
     run("netlink", targets::netlink);
 }
+
+#[test]
+fn cni() {
+    run("cni", targets::cni);
+}

@@ -5,21 +5,26 @@
 //! what has once broken one of them.
 
 mod cluster;
+mod cni;
 mod manifests;
 mod netlink;
 mod policies;
 mod stream;
 
+pub use cni::cni;
 pub use manifests::manifests;
 pub use netlink::netlink;
 pub use policies::policies;
 pub use stream::stream;
+
+use std::path::PathBuf;
 
 use self::cluster::NODES;
 use selvedge::cluster::Text;
 use selvedge::compile::{Host, compile};
 use selvedge::index::Index;
 use selvedge_nft::{Dataplane, Fake, IfName, Ruleset, diff};
+use tempfile::TempDir;
 
 /// The host that rulesets are compiled for.
 fn host() -> Host {
@@ -37,4 +42,13 @@ fn commit(kernel: &mut Fake, ruleset: &Ruleset) {
     let transaction = diff(&kernel.ruleset(), ruleset);
     kernel.commit(&transaction).unwrap();
     assert_eq!(kernel.ruleset(), *ruleset);
+}
+
+/// A directory in memory, where there is such a place.
+fn directory() -> TempDir {
+    let memory = PathBuf::from("/dev/shm");
+    match memory.is_dir() {
+        true => TempDir::new_in(memory).unwrap(),
+        false => TempDir::new().unwrap(),
+    }
 }

@@ -1,12 +1,11 @@
 //! Files of manifests, to events, to rulesets.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use selvedge::source::{Files, Snapshot, diff};
 use selvedge_nft::Fake;
-use tempfile::TempDir;
 
 /// Separates what the file is from what it becomes: no YAML or JSON has it.
 const EDIT: u8 = 0x1d;
@@ -21,7 +20,7 @@ pub fn manifests(data: &[u8]) {
         return;
     };
     let name = if choice & 1 == 0 { "a.yaml" } else { "a.json" };
-    let directory = directory();
+    let directory = super::directory();
     let path = directory.path().join(name);
     let mut files = match choice & 2 {
         0 => Files::new(directory.path()),
@@ -51,13 +50,4 @@ fn look(files: &mut Files, path: &Path, text: &[u8]) -> Snapshot {
     let second = files.read(Duration::ZERO).unwrap();
     assert_eq!(first.snapshot, second.snapshot);
     second.snapshot
-}
-
-/// A directory in memory, where there is such a place.
-fn directory() -> TempDir {
-    let memory = PathBuf::from("/dev/shm");
-    match memory.is_dir() {
-        true => TempDir::new_in(memory).unwrap(),
-        false => TempDir::new().unwrap(),
-    }
 }

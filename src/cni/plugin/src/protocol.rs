@@ -146,9 +146,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal.
+    /// A refusal. Whatever was asked, it stays one line.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        let message = message.into();
+        let message = message.into().replace(char::is_control, " ");
         Self { reason, message }
     }
 }
