@@ -131,7 +131,7 @@ fn run(bytes: &[u8]) {
     };
     let environment = |name: &str| {
         let at = VARIABLES.iter().position(|variable| *variable == name)?;
-        variables.get(at).copied().flatten().map(str::to_owned)
+        variables[at].map(str::to_owned)
     };
     let directory = super::directory();
     let socket = directory.path().join("cni.sock");

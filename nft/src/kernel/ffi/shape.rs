@@ -13,7 +13,7 @@ use super::wire::{Attr, Attrs, Malformed, Message};
 /// What an attribute has to hold.
 #[derive(Clone, Copy)]
 enum Shape {
-    /// A number of at least so many bytes.
+    /// A number of so many bytes: more are as wrong as less.
     Number(usize),
     /// A text of at least one byte.
     Text,
@@ -120,19 +120,20 @@ fn all(attrs: Attrs<'_>, shapes: &[(u16, Shape)]) -> Result<(), Malformed> {
 }
 
 fn one(attr: Attr<'_>, shape: Shape) -> Result<(), Malformed> {
-    let least = match shape {
-        Number(bytes) => bytes,
-        Text => 1,
+    let len = attr.payload.len();
+    let fits = match shape {
+        Number(bytes) => len == bytes,
+        Text => len > 0,
         Nest(shapes) => return all(attr.nested(), shapes),
         Exprs => return exprs(attr.nested()),
     };
-    match attr.payload.len() < least {
-        true => {
-            let (kind, len) = (attr.kind, attr.payload.len());
-            let reason = format!("attribute {kind} has {len} bytes instead of {least}");
+    match fits {
+        true => Ok(()),
+        false => {
+            let kind = attr.kind;
+            let reason = format!("attribute {kind} can't have {len} bytes");
             Err(Malformed::new(reason))
         }
-        false => Ok(()),
     }
 }
 
