@@ -287,7 +287,8 @@ impl Claims {
         if transport == Some(0) && self.transport.is_some() {
             return false;
         }
-        if self.network == Some(0) && transport.is_some() {
+        // Nor has ARP any, or a frame whose own type is looked at.
+        if matches!(self.network, Some(0 | 3)) && transport.is_some() {
             return false;
         }
         let source =
