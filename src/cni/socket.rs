@@ -2,11 +2,13 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::{Mode, fchmod};
 
 /// The directory beside the socket that attachments are kept in.
 const STORE: &str = "attachments";
@@ -57,13 +59,18 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
         Ok(_) => return Err(failed(io::ErrorKind::AlreadyExists.into())),
         Err(_) => {}
     }
-    // From its first moment it is its owner's alone.
-    let before = umask(Mode::S_IXUSR | Mode::S_IRWXG | Mode::S_IRWXO);
-    let listener = UnixListener::bind(path);
-    umask(before);
-    let listener = listener.map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    bind(path).map_err(failed)
+}
+
+/// A socket that is its owner's alone from its first moment: on Linux the file takes the mode that the socket has when
+/// it is bound. A umask would do as much, and would cut what other threads make meanwhile.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
 }
 
 /// Makes the socket's directory, or looks whether the one that is there will do.
