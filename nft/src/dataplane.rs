@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::AddAssign;
 
+use nftnl::nftnl_sys::libc;
+
 use crate::name::Name;
 use crate::ruleset::{Ruleset, TableId};
-use crate::transaction::Transaction;
+use crate::transaction::{Op, Transaction};
 
 /// A place that holds tables and carries out transactions.
 pub trait Dataplane {
@@ -200,4 +202,23 @@ pub enum DataplaneError {
         /// How often it was tried.
         attempts: u32,
     },
+}
+
+impl DataplaneError {
+    /// The set for which it refused the transaction, if that is because it takes no more elements.
+    pub fn full_set(&self, transaction: &Transaction) -> Option<(TableId, Name)> {
+        match self {
+            Self::Refused {
+                index: Some(index),
+                source,
+                ..
+            } if source.raw_os_error() == Some(libc::ENFILE) => {
+                match transaction.ops.get(*index)? {
+                    Op::AddElements { table, name, .. } => Some((table.clone(), name.clone())),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
 }

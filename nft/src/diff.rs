@@ -12,7 +12,7 @@
 //!
 //! Some things can't be changed in place: a chain's comment and where it is attached, a set's header and kind, a
 //! counter's comment. Such an object is deleted and made anew; rules and map entries that name it step aside in
-//! between, even where they don't change themselves. A table's comment can't be changed either, nor who may change it, but for
+//! between, even where they don't change themselves. So it is with a set that is full. A table's comment can't be changed either, nor who may change it, but for
 //! an orphan, which is adopted before all else: the table is made anew.
 //!
 //! The work grows with what differs, not with the rulesets, where one comes from the other: maps that share nodes are
@@ -42,6 +42,15 @@ use crate::transaction::{Op, Transaction};
 /// Its operations are in an order that the kernel accepts, provided that `desired` names nothing that it doesn't have.
 /// The same two rulesets always give the same transaction. Tables that only `current` has are deleted.
 pub fn diff(current: &Ruleset, desired: &Ruleset) -> Transaction {
+    diff_with_room(current, desired, &BTreeSet::new())
+}
+
+/// As [`diff`]; but of the sets that change, those that are `full` are made anew with room for more.
+pub fn diff_with_room(
+    current: &Ruleset,
+    desired: &Ruleset,
+    full: &BTreeSet<(TableId, Name)>,
+) -> Transaction {
     let mut ops = Vec::new();
     for item in current.tables.diff(&desired.tables) {
         match item {
@@ -54,7 +63,9 @@ pub fn diff(current: &Ruleset, desired: &Ruleset) -> Transaction {
                 let adopts = (old.ownership, new.ownership) == (Ownership::Orphan, Ownership::Own);
                 if old.comment == new.comment && (adopts || old.ownership == new.ownership) {
                     ops.extend(adopts.then(|| Op::AdoptTable { table: id.clone() }));
-                    TableChange::between(old, new).write(id, &mut ops);
+                    let full = full.iter().filter(|(table, _)| table == id);
+                    let full = full.map(|(_, set)| set).collect();
+                    TableChange::between(old, new, &full).write(id, &mut ops);
                 } else {
                     ops.push(Op::DeleteTable { table: id.clone() });
                     add_table(id, new, &mut ops);
@@ -71,7 +82,7 @@ fn add_table(id: &TableId, table: &Table, ops: &mut Vec<Op>) {
         comment: table.comment.clone(),
         owned: table.ownership == Ownership::Own,
     });
-    TableChange::between(&Table::default(), table).write(id, ops);
+    TableChange::between(&Table::default(), table, &BTreeSet::new()).write(id, ops);
 }
 
 /// What happens to an object that one of two tables has, or both have but not the same.
@@ -145,7 +156,7 @@ struct TableChange<'a> {
 }
 
 impl<'a> TableChange<'a> {
-    fn between(current: &'a Table, desired: &'a Table) -> Self {
+    fn between(current: &'a Table, desired: &'a Table, full: &BTreeSet<&Name>) -> Self {
         let mut this = Self {
             desired: Some(desired),
             ..Self::default()
@@ -168,7 +179,8 @@ impl<'a> TableChange<'a> {
         let mut sets_staying = Vec::new();
         for (name, change) in changes(&current.sets, &desired.sets) {
             if let (Some(old), Some(new)) = (change.old, change.new) {
-                if old.header == new.header && elements::same_kind(&old.elements, &new.elements) {
+                let fits = elements::same_kind(&old.elements, &new.elements);
+                if old.header == new.header && fits && !full.contains(name) {
                     sets_staying.push((name, old, new));
                     continue;
                 }
@@ -280,6 +292,7 @@ impl<'a> TableChange<'a> {
             name: (*name).clone(),
             header: set.header.clone(),
             kind: set.elements.none(),
+            size: elements::room(&set.elements),
         }));
         ops.extend(self.new_chains.iter().map(|(name, chain)| Op::AddChain {
             table: table.clone(),

@@ -34,7 +34,7 @@ mod value;
 
 pub use conntrack::{ConntrackError, Detail, Entries, Entry, Tuple};
 pub use dataplane::{Committed, Dataplane, DataplaneError, Interference, Parts, Process, Touched};
-pub use diff::diff;
+pub use diff::{diff, diff_with_room};
 pub use fake::{Fake, Fault, errno};
 pub use kernel::Kernel;
 pub use kernel::conntrack::Conntrack;

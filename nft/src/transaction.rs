@@ -56,6 +56,8 @@ pub enum Op {
         header: SetHeader,
         /// Empty; its kind tells the set's flags.
         kind: Elements,
+        /// The most elements that it takes; `None` for as many as come.
+        size: Option<u32>,
     },
     /// Delete a set that no rule names.
     DeleteSet {

@@ -1,12 +1,14 @@
 //! From the ruleset that is wanted to one that the kernel has acknowledged.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use selvedge_nft::{
     Committed, Dataplane, DataplaneError, Interference, Name, Ownership, Ruleset, TableId, Touched,
-    Transaction, diff,
+    Transaction, diff, diff_with_room,
 };
 use tracing::{error, info, warn};
 
@@ -241,19 +243,14 @@ impl<D: Dataplane> Committer<D> {
             return Ok(Outcome::Unchanged);
         }
         let started = Instant::now();
-        let mut committed = Committed::default();
-        let (ahead, rest) = transaction.stages();
-        for stage in [&ahead, &*rest] {
-            match self.dataplane.commit(stage) {
-                Ok(more) => committed += more,
-                Err(error) => {
-                    self.observer.metrics.not_committed(&error);
-                    self.refused = refused(&error, stage);
-                    self.expected = vec![current, desired.clone()];
-                    return Err(error);
-                }
+        let committed = match self.carry_out(&transaction, &current, desired) {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.observer.metrics.not_committed(&error);
+                self.expected = vec![current, desired.clone()];
+                return Err(error);
             }
-        }
+        };
         let took = started.elapsed();
         self.concern.join(match read {
             true => Concern::Everyone,
@@ -283,6 +280,47 @@ impl<D: Dataplane> Committer<D> {
             "{what}{summary}"
         );
         Ok(Outcome::Committed(summary))
+    }
+
+    /// Carries out the transaction from `current` to `desired`; sets that turn out to be full are made anew in it.
+    fn carry_out(
+        &mut self,
+        transaction: &Transaction,
+        current: &Ruleset,
+        desired: &Ruleset,
+    ) -> Result<Committed, DataplaneError> {
+        let (ahead, mut rest) = transaction.stages();
+        let mut committed = self.commit(&ahead)?;
+        let mut full = BTreeSet::new();
+        loop {
+            let error = match self.commit(&rest) {
+                Ok(more) => {
+                    committed += more;
+                    return Ok(committed);
+                }
+                Err(error) => error,
+            };
+            match error.full_set(&rest) {
+                Some(set) if !full.contains(&set) => {
+                    info!(
+                        "set {} {} is full: it is made anew with room for more",
+                        set.0, set.1
+                    );
+                    full.insert(set);
+                }
+                _ => return Err(error),
+            }
+            // What went ahead is there already: interval sets, none of which is in the way of what is full.
+            let anew = diff_with_room(current, desired, &full);
+            rest = Cow::Owned(anew.stages().1.into_owned());
+        }
+    }
+
+    fn commit(&mut self, stage: &Transaction) -> Result<Committed, DataplaneError> {
+        let outcome = self.dataplane.commit(stage);
+        let error = outcome.as_ref().err();
+        self.refused = error.and_then(|error| refused(error, stage));
+        outcome
     }
 
     /// Reads what the dataplane holds, and looks whether somebody else has changed it.

@@ -271,6 +271,50 @@ fn rules_that_are_refused_after_their_sets_are_no_drift() {
     assert_eq!(fake.ruleset(), looking_up("two"));
 }
 
+/// A chain `a` that looks the addresses up in the set `peers`, of so many.
+fn looking_up_many(peers: u32) -> Ruleset {
+    let set = Set {
+        header: SetHeader {
+            key: vec![Datatype::Ipv4Addr],
+            comment: None,
+        },
+        elements: Elements::Keys((0..peers).map(|n| Key::from(Ipv4Addr::from(n))).collect()),
+    };
+    let mut ruleset = looking_up("peers");
+    let held = ruleset.tables.get_mut(&table()).unwrap();
+    let peers = Name::new("peers").unwrap();
+    Arc::make_mut(held).sets.insert(peers, Arc::new(set));
+    ruleset
+}
+
+#[test]
+fn a_set_that_is_full_is_made_anew_at_once() {
+    let (mut committer, fake) = committer();
+    committer.reconcile(&looking_up_many(1024), true, Instant::now());
+    committer.take_concern();
+    fake.take_log();
+    let mut anew = Vec::new();
+    for peers in (1024 + 128..=8192).step_by(128) {
+        let wanted = looking_up_many(peers);
+        let outcome = committer.reconcile(&wanted, true, Instant::now());
+        let Outcome::Committed(summary) = outcome else {
+            panic!("{outcome:?}");
+        };
+        // What it took is in the messages; what changed is this.
+        assert_eq!(summary.to_string(), "elements +128");
+        assert!(fake.ruleset() == wanted);
+        let concern = committer.take_concern().map(|(concern, _)| concern);
+        assert_eq!(concern, Some(Concern::Nobody));
+        let [sent] = &fake.take_log()[..] else {
+            panic!("more than one transaction was taken");
+        };
+        if sent.ops.len() > 1 {
+            anew.push(peers);
+        }
+    }
+    assert_eq!(anew, [1536 + 128, 3072 + 128, 6144 + 128]);
+}
+
 /// What one that is started on the kernel does to make it hold the chains, and how it ends: with a dead one's tables.
 fn started(fake: &Fake, ownership: Ownership, chains: &[&str]) -> Vec<Op> {
     let committer = Committer::new(fake.clone(), vec![table()]);

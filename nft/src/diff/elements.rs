@@ -21,6 +21,25 @@ pub(super) fn is_map(elements: &Elements) -> bool {
     matches!(elements, Elements::Verdicts(_))
 }
 
+/// The fewest keys that a new set is sized for.
+const LEAST_SIZED: usize = 1024;
+
+/// How many keys a new set with these elements is to have room for; `None` where the kernel lets it grow.
+///
+/// A set of a given size is laid out once (`nft_hash`), where another's table is made anew again and again as it fills
+/// (`nft_rhash`): a large set is loaded two to four times as fast. It takes no more than its size, so it gets room for
+/// half as many again or more, which costs 16 to 32 bytes a key: the kernel makes a power of two of buckets, four for
+/// three keys.
+pub(super) fn room(elements: &Elements) -> Option<u32> {
+    match elements {
+        Elements::Keys(keys) if keys.len() >= LEAST_SIZED => {
+            let buckets = u32::try_from(keys.len()).ok()?.checked_mul(2)?;
+            Some(buckets.checked_next_power_of_two()? / 4 * 3)
+        }
+        _ => None,
+    }
+}
+
 impl ElementChange {
     /// Nothing changes in a set of the same kind.
     pub(super) fn none(kind: &Elements) -> Self {

@@ -25,6 +25,8 @@ pub mod errno {
     pub const EEXIST: i32 = 17;
     /// It makes no sense.
     pub const EINVAL: i32 = 22;
+    /// The set takes no more elements.
+    pub const ENFILE: i32 = 23;
     /// Chains call each other too deep.
     pub const EMLINK: i32 = 31;
     /// Chains call each other in a circle.
@@ -35,7 +37,7 @@ pub mod errno {
     pub const ENOBUFS: i32 = 105;
 }
 
-use errno::{EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
+use errno::{EBUSY, EEXIST, EINVAL, ENFILE, ENOENT, EOPNOTSUPP, EPERM};
 
 type Errno = i32;
 
@@ -44,6 +46,8 @@ type Errno = i32;
 pub(super) struct State {
     pub(super) ruleset: Ruleset,
     uses: OrdMap<TableId, Uses>,
+    /// The most elements of sets that don't take any number.
+    sizes: OrdMap<(TableId, Name), u32>,
 }
 
 /// How often rules and map entries name an object; no entry for one that isn't named.
@@ -102,7 +106,11 @@ impl State {
             .iter()
             .map(|(id, table)| (id.clone(), Uses::of(table)))
             .collect();
-        Self { ruleset, uses }
+        Self {
+            ruleset,
+            uses,
+            sizes: OrdMap::new(),
+        }
     }
 
     /// The state after all operations, or the first one that is refused.
@@ -175,7 +183,9 @@ impl State {
                 name,
                 header,
                 kind,
+                size,
             } => {
+                let object = (table.clone(), name.clone());
                 let (table, _) = self.table(table)?;
                 absent(&table.sets, name)?;
                 if !(1..=Key::MAX).contains(&key_len(&header.key)) {
@@ -186,6 +196,10 @@ impl State {
                     elements: kind.none(),
                 };
                 table.sets.insert(name.clone(), Arc::new(set));
+                match size {
+                    Some(size) => drop(self.sizes.insert(object, *size)),
+                    None => drop(self.sizes.remove(&object)),
+                }
             }
             Op::DeleteSet { table, name } => {
                 let (table, uses) = self.table(table)?;
@@ -200,6 +214,7 @@ impl State {
                 elements,
                 ..
             } => {
+                let size = self.sizes.get(&(table.clone(), name.clone())).copied();
                 let (table, uses) = self.table(table)?;
                 for verdict in elements.verdicts() {
                     if let Some(chain) = verdict.chain() {
@@ -210,6 +225,9 @@ impl State {
                 let set = table.sets.get_mut(name).ok_or(ENOENT)?;
                 let set = Arc::make_mut(set);
                 add_elements(&set.header, &mut set.elements, elements)?;
+                if size.is_some_and(|size| set.elements.len() > size as usize) {
+                    return Err(ENFILE);
+                }
             }
             Op::DeleteElements {
                 table,

@@ -337,6 +337,7 @@ fn a_header_without_a_key_is_refused() {
         name: Name::new("s").unwrap(),
         header,
         kind: Elements::Keys(imbl::OrdSet::new()),
+        size: None,
     };
     let mut fake = holding(&table(vec![], vec![]));
     assert_eq!(refusal(&mut fake, vec![op]), (0, errno::EINVAL));

@@ -192,9 +192,13 @@ impl Encoder {
                 name,
                 header,
                 kind,
+                size,
             } => {
                 self.set_id += 1;
-                let object = set_object(table, name, header, kind, self.set_id)?;
+                let mut object = set_object(table, name, header, kind, self.set_id)?;
+                if let Some(size) = size {
+                    object.set_u32(ffi::set::SIZE, *size);
+                }
                 self.push(object, table, libc::NFT_MSG_NEWSET, CREATE);
             }
             Op::DeleteSet { table, name } => {

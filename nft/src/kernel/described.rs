@@ -151,7 +151,10 @@ pub(super) fn set(attrs: &Attrs<'_>) -> Result<(Set, u32), Malformed> {
     let reason = match &kind {
         None => Some(format!("set flags {flags:#x}")),
         Some(_) if !fits => Some("a key of another type".to_owned()),
-        Some(_) if sized => Some("a set of limited size".to_owned()),
+        // Of keys it may be ours; should it be too small it turns out to be full.
+        Some(Elements::Ranges(_) | Elements::Verdicts(_)) if sized => {
+            Some("a set of limited size".to_owned())
+        }
         Some(_) => None,
     };
     if let Some(reason) = reason {

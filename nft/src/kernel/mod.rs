@@ -203,7 +203,10 @@ impl Kernel {
         }
         let after = self.generation()?;
         if let Some(monitor) = &mut self.monitor
-            && (outcome.is_err() || !monitor::is_next(before, after))
+            && !match outcome {
+                Ok(()) => monitor::is_next(before, after),
+                Err(_) => before == after,
+            }
         {
             monitor.miss();
         }

@@ -93,10 +93,14 @@ fn command(f: &mut fmt::Formatter<'_>, op: &Op) -> fmt::Result {
             name,
             header,
             kind,
+            size,
         } => {
             write!(f, "create {} {table} {name} {{ type ", set_word(kind))?;
             set::set_type(f, &header.key, kind)?;
             f.write_str("; ")?;
+            if let Some(size) = size {
+                write!(f, "size {size}; ")?;
+            }
             if let Elements::Ranges(_) = kind {
                 f.write_str("flags interval; ")?;
             }

@@ -289,12 +289,14 @@ fn what_netlink_can_not_say_is_refused_before_it_is_sent() {
                 name: name("none"),
                 header: long(vec![]),
                 kind: keys([]),
+                size: None,
             },
             Op::AddSet {
                 table: inet(),
                 name: name("big"),
                 header: long(vec![Datatype::Ipv6Addr; 2]),
                 kind: keys([]),
+                size: None,
             },
             Op::AddRule {
                 table: inet(),

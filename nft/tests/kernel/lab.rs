@@ -157,6 +157,7 @@ pub fn make(ruleset: &Ruleset) -> Transaction {
                 name: name.clone(),
                 header: set.header.clone(),
                 kind: set.elements.none(),
+                size: None,
             });
         }
         for (name, chain) in &table.chains {

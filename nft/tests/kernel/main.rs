@@ -18,5 +18,6 @@ mod recording;
 mod roundtrip;
 mod samples;
 mod scale;
+mod sized;
 mod stages;
 mod survey;

@@ -195,6 +195,7 @@ attrs!(set: Set {
     KEY_LEN: Number = NFTNL_SET_KEY_LEN,
     DATA_TYPE: Number = NFTNL_SET_DATA_TYPE,
     ID: Number = NFTNL_SET_ID,
+    SIZE: Number = NFTNL_SET_DESC_SIZE,
     FIELD_LENS: Bytes = NFTNL_SET_DESC_CONCAT,
     USER_DATA: Bytes = NFTNL_SET_USERDATA,
 });
