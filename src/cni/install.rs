@@ -66,6 +66,16 @@ pub enum InstallError {
     },
 }
 
+impl InstallError {
+    /// Whether a file can't be read because it can't be anyone's configuration: it is no text, far too long, a directory,
+    /// or leads nowhere.
+    fn is_of_no_list(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, InvalidData, IsADirectory, NotFound};
+        let kinds = [FileTooLarge, InvalidData, IsADirectory, NotFound];
+        matches!(self, Self::File { source, .. } if kinds.contains(&source.kind()))
+    }
+}
+
 fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> InstallError {
     let path = path.to_owned();
     move |source| InstallError::File {
@@ -118,7 +128,11 @@ impl Places {
         let there = self.configurations.exists();
         let conflists = there.then(|| self.conflists()).transpose()?;
         for path in conflists.into_iter().flatten() {
-            let text = read_text(&path)?;
+            let text = match read_text(&path) {
+                Ok(text) => text,
+                Err(error) if error.is_of_no_list() => continue,
+                Err(error) => return Err(error),
+            };
             // What can't be read can't ask for it either.
             if let Ok(Some(without)) = conflist::remove(&text) {
                 let like = fs::metadata(&path).map_err(failed(&path, "read"))?;
@@ -171,7 +185,14 @@ impl Places {
     fn flannels(&self) -> Result<Vec<(PathBuf, String)>, InstallError> {
         let (mut found, mut beside) = (Vec::new(), Vec::new());
         for path in self.conflists()? {
-            let text = read_text(&path)?;
+            let text = match read_text(&path) {
+                Ok(text) => text,
+                Err(error) if error.is_of_no_list() => {
+                    beside.push(error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match conflist::is_flannel(&text) {
                 Ok(true) => found.push((path, text)),
                 Ok(false) => beside.push(format!("{} is another network's", path.display())),
@@ -254,7 +275,8 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, InstallError> {
 
 fn read_text(path: &Path) -> Result<String, InstallError> {
     let bytes = read_up_to(path, LARGEST_CONFIGURATION).map_err(failed(path, "read"))?;
-    let text = String::from_utf8(bytes).map_err(io::Error::other);
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
     text.map_err(failed(path, "read"))
 }
 

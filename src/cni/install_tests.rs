@@ -116,6 +116,23 @@ fn when_flannel_writes_its_file_anew_it_is_put_in_again() {
 }
 
 #[test]
+fn what_is_no_configuration_at_all_is_in_nobody_s_way() {
+    let node = node();
+    fs::write(node.conf("10-flannel.conflist"), FLANNELS).unwrap();
+    fs::write(node.conf("20-binary.conflist"), b"\xff\xfe").unwrap();
+    fs::create_dir(node.conf("30-directory.conflist")).unwrap();
+    std::os::unix::fs::symlink("nowhere", node.conf("40-dangling.conflist")).unwrap();
+    fs::write(node.conf("50-long.conflist"), vec![b' '; 2 << 20]).unwrap();
+    assert_eq!(node.install().unwrap().len(), 2);
+    assert_eq!(node.install().unwrap(), [""; 0]);
+    let said = node.places.uninstall().unwrap();
+    assert_eq!(said.len(), 3, "{said:?}");
+    let text = fs::read_to_string(node.conf("10-flannel.conflist")).unwrap();
+    assert_eq!(text, FLANNELS);
+    assert!(!node.places.binary().exists());
+}
+
+#[test]
 fn what_does_not_fit_is_said_in_one_line_and_changes_nothing() {
     let node = node();
     let path = node.conf("10-flannel.conflist");

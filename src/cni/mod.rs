@@ -31,9 +31,10 @@ pub use store::Store;
 pub struct Record {
     /// The attachment.
     pub attachment: Attachment,
-    /// The addresses that the API gave the pod when the attachment was made: of a sandbox before this one. As long as it
-    /// says the same, it has not heard of this one.
-    pub instead_of: Vec<IpAddr>,
+    /// The addresses that the API gave the pod when the attachment was made, or, where it had not shown the pod by then
+    /// (`None`), those that it shows first: of a sandbox before this one. As long as it says the same, it has not heard of
+    /// this one.
+    pub instead_of: Option<Vec<IpAddr>>,
     /// Whether its end has been said (DEL): nobody may use its addresses until another has them.
     pub detached: bool,
 }

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Id, Record};
 
-/// The most attachments that are kept: far more than a node has pods.
-pub const MOST: usize = 4096;
+/// The most attachments that are kept, those that have ended with them: far more than a node has pods.
+pub const MOST: usize = 8192;
 
 /// The largest file that is read.
 const LARGEST: u64 = 64 * 1024;

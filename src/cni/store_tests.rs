@@ -19,7 +19,7 @@ pub(in crate::cni) fn record(container: &str) -> Record {
             interfaces: vec!["cni0".to_owned(), "veth1".to_owned()],
             addresses: vec![[10, 244, 1, 7].into()],
         },
-        instead_of: vec![[10, 244, 1, 6].into()],
+        instead_of: Some(vec![[10, 244, 1, 6].into()]),
         detached: false,
     }
 }

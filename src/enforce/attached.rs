@@ -5,16 +5,20 @@
 //! an address that is attached is that pod's alone, whatever the API still says of others; and an address whose pod is not
 //! known, or whose attachment has gone, is withheld: nobody may use it until another pod has it or nothing is left of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use selvedge_nft::IfName;
 
 use crate::cluster::Text;
 use crate::cluster::object::{Addresses, Event, Object, ObjectKey, ObjectKind, Pod};
+use crate::cni::store::MOST;
 use crate::cni::{Attachment, Id, PodId, Record, Valid};
 use crate::compile::Host;
 use crate::index::{Index, PodKey};
+
+/// The most attachments in use. Of those that have ended as many are known, the last ones.
+pub(super) const MOST_IN_USE: usize = MOST / 2;
 
 /// What becomes of attachments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub enum Attaching {
 pub(super) struct Attached {
     records: BTreeMap<Id, Record>,
     by_pod: BTreeMap<PodKey, BTreeSet<Id>>,
+    /// Those that have ended, the first one first.
+    ended: VecDeque<Id>,
     /// The attachment that had an address last.
     by_address: BTreeMap<IpAddr, Id>,
     /// What the API says of pods whose addresses are others in the index.
@@ -61,6 +67,8 @@ impl Attached {
         let event = match event {
             Event::Apply(Object::Pod(mut pod)) => {
                 self.take_over(index, &pod);
+                let key = (pod.namespace.clone(), pod.name.clone());
+                self.shown(&key, &pod.uid, pod.addresses);
                 self.dress(&mut pod);
                 Event::Apply(Object::Pod(pod))
             }
@@ -127,6 +135,10 @@ impl Attached {
                     self.put(record.clone());
                     self.unsaved.remove(&record.attachment.id);
                     self.restored.insert(record.attachment.id.clone());
+                    let key = key_of(&record.attachment.pod);
+                    if let Some((uid, api)) = self.by_the_api(index, &key) {
+                        self.shown(&key, &uid, api);
+                    }
                     self.redress_all(index, &record.attachment);
                 }
             }
@@ -154,8 +166,26 @@ impl Attached {
 
     /// Whether an attachment's pod is known with its labels, and has its addresses in the index.
     pub fn is_in_index(&self, index: &Index, id: &Id) -> bool {
-        let record = self.records.get(id);
-        record.is_some_and(|record| !record.detached && known(index, &record.attachment.pod))
+        let Some(record) = self.records.get(id).filter(|record| !record.detached) else {
+            return false;
+        };
+        let mut addresses = record.attachment.addresses.iter();
+        known(index, &record.attachment.pod) && addresses.all(|a| self.counts(index, record, *a))
+    }
+
+    /// Whether what the index has as the pod's address, of this one's family, is one that is attached to it. Of several
+    /// networks only one's counts for policies.
+    fn counts(&self, index: &Index, record: &Record, address: IpAddr) -> bool {
+        let pod = &record.attachment.pod;
+        let Some(known) = index.pod(&pod.namespace, &pod.name) else {
+            return false;
+        };
+        let own = known.addresses.iter();
+        let mut own = own.filter(|own| own.is_ipv4() == address.is_ipv4());
+        own.any(|own| {
+            let mut live = self.of_pod(&pod.namespace, &pod.name);
+            live.any(|one| !one.detached && one.attachment.addresses.contains(&own))
+        })
     }
 
     /// What is known of an attachment.
@@ -163,9 +193,9 @@ impl Attached {
         self.records.get(id)
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.records.len()
+    /// How many are in use.
+    pub fn in_use(&self) -> usize {
+        self.records.len() - self.ended.len()
     }
 
     /// The attachments that are not kept as they are now; none where they are to be kept no longer.
@@ -193,8 +223,10 @@ impl Attached {
             }
         }
         let withheld = self.by_address.iter().filter(|(address, id)| {
-            let record = self.records.get(*id);
-            let used = record.is_some_and(|r| !r.detached && known(index, &r.attachment.pod));
+            let record = self.records.get(*id).filter(|record| !record.detached);
+            let used = record.is_some_and(|record| {
+                known(index, &record.attachment.pod) && self.counts(index, record, **address)
+            });
             !used && index.owner(**address).is_none()
         });
         host.withheld.extend(withheld.map(|(address, _)| *address));
@@ -220,15 +252,15 @@ impl Attached {
         for id in before {
             self.detach(index, &id);
         }
-        let key = key_of(pod);
-        let known = index.pod(&key.0, &key.1).filter(|known| is(pod, known));
-        let api = known.map(|known| self.own.get(&key).copied().unwrap_or(known.addresses));
-        let instead_of = api.map(|api| api.iter().collect()).unwrap_or_default();
         self.put(Record {
             attachment: attachment.clone(),
-            instead_of,
+            instead_of: None,
             detached: false,
         });
+        let key = key_of(&attachment.pod);
+        if let Some((uid, api)) = self.by_the_api(index, &key) {
+            self.shown(&key, &uid, api);
+        }
         self.redress_all(index, &attachment);
     }
 
@@ -240,10 +272,48 @@ impl Attached {
         let attachment = record.attachment.clone();
         self.changed = true;
         self.unsaved.insert(id.clone());
-        if !exists(index, &attachment.pod) {
+        self.ended.push_back(id.clone());
+        if self.settled && !exists(index, &attachment.pod) {
             self.forget(id);
         }
+        self.forget_the_first();
         self.redress(index, &key_of(&attachment.pod));
+        // Others of whom the API says that they have its addresses have them now.
+        let claims = |api: &Addresses| attachment.addresses.iter().any(|a| api.contains(*a));
+        let others = self.own.iter().filter(|(_, api)| claims(api));
+        for key in others.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.redress(index, &key);
+        }
+    }
+
+    /// Forgets the first of too many that have ended.
+    fn forget_the_first(&mut self) {
+        while self.ended.len() > MOST_IN_USE {
+            match self.ended.pop_front() {
+                Some(first) => self.forget(&first),
+                None => break,
+            }
+        }
+    }
+
+    /// The UID of a pod of the index, and its addresses as the API has them.
+    fn by_the_api(&self, index: &Index, key: &PodKey) -> Option<(Box<str>, Addresses)> {
+        let known = index.pod(&key.0, &key.1)?;
+        let api = self.own.get(key).copied().unwrap_or(known.addresses);
+        Some((known.uid.clone(), api))
+    }
+
+    /// The API shows a pod: what it says first is older than the attachments that were made before.
+    fn shown(&mut self, key: &PodKey, uid: &str, api: Addresses) {
+        for id in self.by_pod.get(key).into_iter().flatten() {
+            if let Some(record) = self.records.get_mut(id)
+                && record.instead_of.is_none()
+                && is_uid(&record.attachment.pod, uid)
+            {
+                record.instead_of = Some(api.iter().collect());
+                self.unsaved.insert(id.clone());
+            }
+        }
     }
 
     fn put(&mut self, record: Record) {
@@ -263,7 +333,11 @@ impl Attached {
             }
         }
         self.unsaved.insert(id.clone());
+        if record.detached {
+            self.ended.push_back(id.clone());
+        }
         self.records.insert(id, record);
+        self.forget_the_first();
         self.changed = true;
     }
 
@@ -280,6 +354,7 @@ impl Attached {
             }
         }
         self.by_address.retain(|_, other| other != id);
+        self.ended.retain(|other| other != id);
         self.restored.remove(id);
         self.unsaved.insert(id.clone());
         self.changed = true;
@@ -298,10 +373,10 @@ impl Attached {
             return;
         }
         let key = (pod.namespace.clone(), pod.name.clone());
-        let before = index
-            .pod(&key.0, &key.1)
-            .filter(|before| before.uid == pod.uid);
-        let before = before.map(|before| self.own.get(&key).copied().unwrap_or(before.addresses));
+        let before = self.by_the_api(index, &key);
+        let before = before
+            .filter(|(uid, _)| *uid == pod.uid)
+            .map(|(_, api)| api);
         for address in pod.addresses.iter() {
             let had = before.is_some_and(|before| before.contains(address));
             let own = |record: &Record| {
@@ -333,23 +408,27 @@ impl Attached {
         let (gone, live): (Vec<&Record>, Vec<&Record>) = records
             .filter(|record| is(&record.attachment.pod, pod))
             .partition(|record| record.detached);
-        let stale =
-            |record: &&Record| record.instead_of.iter().copied().collect::<Addresses>() == api;
-        let from_api = live.is_empty() || (api != Addresses::default() && !live.iter().any(stale));
+        let holds =
+            |record: &&Record, address: &IpAddr| record.attachment.addresses.contains(address);
+        let ended = |address: &IpAddr| gone.iter().any(|record| holds(record, address));
+        let before = |record: &Record| -> Addresses {
+            record.instead_of.iter().flatten().copied().collect()
+        };
+        let stale = |record: &&Record| before(record) == api;
+        // What it says of a sandbox that has ended is no news of the one that is there.
+        let is_news = api.iter().any(|address| !ended(&address)) && !live.iter().any(stale);
+        let from_api = live.is_empty() || is_news;
         let attached = || {
             live.iter()
                 .flat_map(|record| &record.attachment.addresses)
                 .copied()
         };
-        let holds =
-            |record: &&Record, address: &IpAddr| record.attachment.addresses.contains(address);
         let keeps = |address: &IpAddr| {
             if live.iter().any(|record| holds(record, address)) {
                 // Unless another one has it by now.
                 return self.holder(address).is_none_or(|record| is_of(record, pod));
             }
-            let ended = gone.iter().any(|record| holds(record, address));
-            !ended && self.holder(address).is_none_or(|record| record.detached)
+            !ended(address) && self.holder(address).is_none_or(|record| record.detached)
         };
         match from_api {
             true => api.iter().filter(keeps).collect(),
@@ -415,7 +494,11 @@ fn key_of(pod: &PodId) -> PodKey {
 
 /// Whether they are the same, by what is known of both. The names are the same already.
 fn is(pod: &PodId, other: &Pod) -> bool {
-    pod.uid.is_empty() || other.uid.is_empty() || *pod.uid == *other.uid
+    is_uid(pod, &other.uid)
+}
+
+fn is_uid(pod: &PodId, uid: &str) -> bool {
+    pod.uid.is_empty() || uid.is_empty() || pod.uid == uid
 }
 
 /// Whether an attachment is a pod's.

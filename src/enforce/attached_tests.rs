@@ -192,7 +192,7 @@ fn an_address_is_withheld_until_another_has_it_or_nothing_is_left() {
     assert_eq!(node.owner(X), Some("new"));
     node.delete("old");
     assert_eq!(node.owner(X), Some("new"));
-    assert_eq!(node.attached.len(), 1);
+    assert_eq!(node.attached.records.len(), 1);
 
     // Another pod of the API.
     let mut node = self::node();
@@ -211,7 +211,7 @@ fn an_address_is_withheld_until_another_has_it_or_nothing_is_left() {
     node.detach("a");
     node.delete("old");
     assert!(node.withheld().is_empty());
-    assert_eq!(node.attached.len(), 0);
+    assert_eq!(node.attached.records.len(), 0);
 }
 
 #[test]
@@ -327,10 +327,143 @@ fn a_restarted_daemon_knows_what_it_knew() {
     node.attach("new", "new", "n", &[w]);
     assert_eq!(node.attached.take_unsaved().len(), 1);
     node.attach_change(Attaching::Settle(Some(["cni0".to_owned()].into())));
-    assert_eq!(node.attached.len(), 1);
+    assert_eq!(node.attached.records.len(), 1);
     assert_eq!(node.withheld(), [w]);
     let gone = node.attached.take_unsaved();
     assert!(gone.iter().all(|(_, record)| record.is_none()) && gone.len() == 2);
+}
+
+#[test]
+fn what_the_first_list_says_is_older_than_an_add_that_was_heard_before() {
+    // The sandbox before is known from the daemon before, or is not.
+    for known in [false, true] {
+        let mut node = Node {
+            index: Index::new(),
+            attached: Attached::default(),
+        };
+        if known {
+            node.attach_change(Attaching::Restore(vec![Record {
+                attachment: attachment("old", "web", "u", &[X]),
+                instead_of: Some(Vec::new()),
+                detached: false,
+            }]));
+        }
+        node.attach("new", "web", "u", &[Y]);
+        assert!(!node.in_index("new"));
+        node.api("web", "u", &[X]);
+        node.attach_change(Attaching::Settle(None));
+        assert!(node.in_index("new"), "{known}");
+        assert_eq!((node.owner(X), node.owner(Y)), (None, Some("web")));
+        // It is kept as it was first shown: the next daemon knows too.
+        let saved = node.attached.take_unsaved();
+        let kept = saved.iter().find(|(of, _)| *of == id("new"));
+        let kept = kept.and_then(|(_, record)| record.clone()).unwrap();
+        assert_eq!(kept.instead_of, Some(vec![X]));
+        node.api("web", "u", &[Y]);
+        assert_eq!(node.owner(Y), Some("web"));
+    }
+}
+
+#[test]
+fn what_the_api_says_of_an_ended_sandbox_takes_nothing_from_the_next() {
+    let mut node = node();
+    node.api("web", "u", &[]);
+    node.attach("a", "web", "u", &[X]);
+    node.detach("a");
+    node.attach("b", "web", "u", &[Y]);
+    // It comes late: neither has been shown before.
+    node.api("web", "u", &[X]);
+    assert_eq!((node.owner(X), node.owner(Y)), (None, Some("web")));
+    node.api("web", "u", &[Y]);
+    assert_eq!((node.owner(X), node.owner(Y)), (None, Some("web")));
+}
+
+#[test]
+fn what_is_attached_and_in_nobody_s_name_is_withheld() {
+    let mut node = node();
+    node.api("web", "u", &[]);
+    node.attach("a", "web", "u", &[X]);
+    // The pod moved on unheard: its old address is nobody's until somebody has it.
+    node.api("web", "u", &[Y]);
+    assert_eq!(node.withheld(), [X]);
+    assert!(!node.in_index("a"));
+    node.api("next", "v", &[]);
+    node.attach("b", "next", "v", &[X]);
+    assert_eq!((node.owner(X), node.withheld()), (Some("next"), vec![]));
+}
+
+#[test]
+fn another_network_s_address_is_no_policy_s_matter() {
+    let mut node = node();
+    node.api("web", "u", &[]);
+    node.attach("a", "web", "u", &[X]);
+    let other = Attachment {
+        id: Id {
+            ifname: "net1".to_owned(),
+            ..id("a")
+        },
+        ..attachment("a", "web", "u", &[Y])
+    };
+    let other_id = other.id.clone();
+    node.attach_change(Attaching::Attach(Box::new(other)));
+    node.api("web", "u", &[X]);
+    assert_eq!((node.owner(X), node.owner(Y)), (Some("web"), None));
+    assert!(node.in_index("a") && node.attached.is_in_index(&node.index, &other_id));
+    assert!(node.withheld().is_empty());
+}
+
+#[test]
+fn an_address_whose_attachment_is_over_is_another_pod_s_at_once() {
+    // The daemon was away: the first pod went, the second one got its address, and nothing was heard of either.
+    for first_is_left in [false, true] {
+        let mut node = Node {
+            index: Index::new(),
+            attached: Attached::default(),
+        };
+        node.attach_change(Attaching::Restore(vec![Record {
+            attachment: attachment("a", "first", "1", &[X]),
+            instead_of: Some(Vec::new()),
+            detached: false,
+        }]));
+        if first_is_left {
+            let finished = Pod {
+                finished: true,
+                ..pod("first", "1", &[X])
+            };
+            node.event(Event::Apply(Object::Pod(finished)));
+        }
+        node.api("second", "2", &[X]);
+        assert_eq!(node.owner(X), None);
+        let interfaces = ["cni0".to_owned()].into();
+        node.attach_change(Attaching::Settle(Some(interfaces)));
+        assert_eq!(node.owner(X), Some("second"), "{first_is_left}");
+        assert!(node.withheld().is_empty());
+    }
+}
+
+#[test]
+fn of_those_that_have_ended_the_last_ones_are_known() {
+    let mut node = node();
+    node.api("web", "u", &[]);
+    let address = |n: usize| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
+    let ended = |n: usize| Record {
+        attachment: attachment(&n.to_string(), "web", "u", &[address(n)]),
+        instead_of: Some(Vec::new()),
+        detached: true,
+    };
+    node.attach_change(Attaching::Restore((0..MOST_IN_USE).map(ended).collect()));
+    for n in MOST_IN_USE..MOST_IN_USE + 3 {
+        assert_eq!(node.attached.in_use(), 0);
+        node.attach(&n.to_string(), "web", "u", &[address(n)]);
+        assert_eq!(node.attached.in_use(), 1);
+        node.detach(&n.to_string());
+    }
+    assert_eq!(node.attached.records.len(), MOST_IN_USE);
+    let withheld = node.withheld();
+    assert_eq!(withheld.len(), MOST_IN_USE);
+    assert_eq!(withheld.first(), Some(&address(3)));
+    node.delete("web");
+    assert!(node.attached.records.is_empty() && node.attached.ended.is_empty());
 }
 
 #[test]

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use selvedge_nft::Dataplane;
 use tracing::{info, warn};
 
-use super::attached::Attaching;
+use super::attached::{Attaching, MOST_IN_USE};
 use super::host::Link;
 use super::reconciler::{Change, Reconciler};
 use super::standing::Standing;
-use crate::cni::store::MOST;
 use crate::cni::{
     Ask, Attachment, Command, Id, Progress, Reason, Record, Refusal, Server, SocketError, Store,
 };
@@ -81,8 +80,8 @@ impl Cni {
             }
             Command::Add { attachment, .. } => {
                 let known = reconciler.attachment(&attachment.id).is_some();
-                if !known && reconciler.attachments() >= MOST {
-                    let text = format!("there are {MOST} attachments already");
+                if !known && reconciler.attachments_in_use() >= MOST_IN_USE {
+                    let text = format!("there are {MOST_IN_USE} attachments already");
                     tell(&ask, Err(Refusal::new(Reason::NotReady, text)));
                     return None;
                 }
@@ -199,11 +198,21 @@ fn check<D: Dataplane>(attachment: &Attachment, reconciler: &Reconciler<D>) -> R
     match reconciler.attachment(&attachment.id) {
         None => unknown("the daemon does not know of this attachment"),
         Some(record) if record.detached => unknown("this attachment has ended"),
-        Some(record) if record.attachment != *attachment => {
+        Some(record) if !is_still(&record.attachment, attachment) => {
             unknown("the daemon knows of another attachment of this container")
         }
         Some(_) => Ok(()),
     }
+}
+
+/// Whether an attachment is, by the whole list's result, what it was when it was made; plugins that came later may have
+/// added interfaces.
+fn is_still(made: &Attachment, now: &Attachment) -> bool {
+    let all_in = |some: &[String], all: &[String]| some.iter().all(|name| all.contains(name));
+    made.id == now.id
+        && made.pod == now.pod
+        && made.addresses == now.addresses
+        && all_in(&made.interfaces, &now.interfaces)
 }
 
 fn tell(ask: &Ask, result: Result<(), Refusal>) {

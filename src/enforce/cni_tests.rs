@@ -191,12 +191,32 @@ fn a_del_is_done_when_its_address_is_withheld() {
 }
 
 #[test]
+fn a_check_bears_interfaces_that_later_plugins_made() {
+    let mut daemon = daemon();
+    daemon.step([pod("web", "u")]);
+    done(&daemon.ask(add("web")));
+    let mut by_the_result = attachment("web");
+    by_the_result.interfaces.push("bwp1234".to_owned());
+    let check = |attachment: Attachment| Command::Check { attachment };
+    done(&daemon.ask(check(by_the_result.clone())));
+    by_the_result.interfaces.remove(1);
+    refused(&daemon.ask(check(by_the_result)), "another attachment");
+    let mut moved = attachment("web");
+    moved.addresses = vec![[10, 244, 1, 8].into()];
+    refused(&daemon.ask(check(moved)), "another attachment");
+}
+
+#[test]
 fn an_add_that_is_deleted_meanwhile_waits_no_more() {
     let mut daemon = daemon();
     let told = daemon.ask(add("web"));
     let id = attachment("web").id;
     done(&daemon.ask(Command::Del { id }));
     refused(&told, "detached meanwhile");
+    // Whether there is such a pod turns out once all are known.
+    assert_eq!(daemon.kept(), 1);
+    let settled = daemon.cni.settle(None);
+    daemon.step(settled);
     assert_eq!(daemon.kept(), 0);
 }
 

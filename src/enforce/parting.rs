@@ -78,6 +78,8 @@ impl Parting {
             return;
         }
         remove(index, key);
+        // Its last version counts.
+        self.lately.retain(|(_, other)| other.key != *key);
         self.lately.push_back((now, policy));
     }
 

@@ -143,6 +143,19 @@ fn the_namespace_may_be_heard_of_after_its_policies() {
 }
 
 #[test]
+fn the_last_version_of_a_policy_comes_back() {
+    let mut shop = Shop::new();
+    let mut last = policy("shop");
+    last.egress = Some(Vec::new());
+    let replaced = Event::Apply(Object::Policy(Arc::new(last.clone())));
+    assert!(shop.after([no_policy(), replaced, no_policy(), namespace(true)]));
+    assert_eq!(
+        shop.index.policy(&last.key).map(|known| &**known),
+        Some(&last)
+    );
+}
+
+#[test]
 fn a_namespace_that_is_made_anew_starts_without_the_old_policies() {
     let mut shop = Shop::new();
     assert!(shop.after([namespace(true), no_policy()]));

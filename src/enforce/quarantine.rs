@@ -147,8 +147,9 @@ impl Quarantine {
         true
     }
 
-    /// Forgets pods that are gone.
+    /// Forgets pods that are gone, and policies that went without an event of their own: with their namespace.
     pub fn forget_gone(&mut self, index: &Index) {
+        self.inside.retain(|key, _| index.policy(key).is_some());
         self.pods
             .retain(|((namespace, name), _), _| index.pod(namespace, name).is_some());
     }

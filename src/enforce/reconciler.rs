@@ -139,9 +139,9 @@ impl<D: Dataplane> Reconciler<D> {
         self.attached.record(id)
     }
 
-    /// How many attachments are known.
-    pub fn attachments(&self) -> usize {
-        self.attached.len()
+    /// How many attachments are in use.
+    pub fn attachments_in_use(&self) -> usize {
+        self.attached.in_use()
     }
 
     /// The attachments that have changed since the last call; none where nothing is left of one.

@@ -350,6 +350,39 @@ fn a_refused_policy_is_tried_at_once_when_it_changes_and_forgotten_when_it_goes(
 }
 
 #[test]
+fn a_refused_policy_that_went_with_its_namespace_does_not_come_back() {
+    let bad = lets_in("bad", "192.0.2.0/24");
+    let (mut reconciler, fake) = reconciler();
+    fake.refuse(set_of(bad.clone()), errno::EINVAL);
+    let shop = Text::from("shop");
+    let terminating = apply(Object::Namespace(Namespace {
+        terminating: true,
+        ..Namespace::new(shop.clone(), &crate::cluster::labels::Labels::default())
+    }));
+    let key = PolicyKey {
+        dialect: Dialect::NetworkPolicy,
+        namespace: shop,
+        name: Text::from("bad"),
+    };
+    let deleted = Change::Cluster(Event::Delete {
+        key: ObjectKey::Policy(key),
+        uid: None,
+    });
+    // It is held for as long as the last pod lives, and closed.
+    let changes = [pod(1), bad, terminating, deleted];
+    let changes = cluster().into_iter().chain(changes).collect();
+    let now = settle(&mut reconciler, changes, Instant::now());
+    assert_eq!(rules_of(&fake, "bad"), Some(0));
+    assert_eq!(reconciler.quarantine.policies(), 1);
+    reconciler.step([gone(1)], now);
+    let trial = reconciler.next_trial().unwrap_or(now);
+    reconciler.step(Vec::new(), trial);
+    settle(&mut reconciler, vec![pod(2)], trial);
+    assert_eq!(rules_of(&fake, "bad"), None);
+    assert_eq!(reconciler.quarantine.policies(), 0);
+}
+
+#[test]
 fn what_the_circumstances_refuse_closes_nothing() {
     let bad = lets_in("bad", "192.0.2.0/24");
     let (mut reconciler, fake) = reconciler();
