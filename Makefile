@@ -31,14 +31,16 @@ test: setup ## all tests
 	@.ci/plugin >/dev/null
 	SELVEDGE_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/selvedge cargo test --workspace
 
-soak: setup ## the random tests, many times as many: a million events, 10,000 sequences of them, 200 kills
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test day -- --nocapture
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test incremental
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge --test verdict_agrees
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test agree
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test crash -- --nocapture --test-threads 1
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test drift -- --nocapture --test-threads 1
-	SELVEDGE_SOAK=1 cargo test --release -p selvedge-lab --test cni -- --nocapture
+soak: export SELVEDGE_SOAK = 1
+soak: export SELVEDGE_BINARY = $(abspath $(or $(CARGO_TARGET_DIR),target))/release/selvedge
+soak: build ## the random tests, many times as many: a million events, 10,000 sequences of them, 200 kills
+	cargo test --release -p selvedge --test day -- --nocapture
+	cargo test --release -p selvedge --test incremental
+	cargo test --release -p selvedge --test verdict_agrees
+	cargo test --release -p selvedge-lab --test agree
+	cargo test --release -p selvedge-lab --test crash -- --nocapture --test-threads 1
+	cargo test --release -p selvedge-lab --test drift -- --nocapture --test-threads 1
+	cargo test --release -p selvedge-lab --test cni -- --nocapture
 
 FUZZ_SECONDS ?= 60
 

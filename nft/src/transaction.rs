@@ -223,4 +223,34 @@ impl Transaction {
         let (ahead, rest) = self.ops.iter().cloned().partition(goes_ahead);
         (Self { ops: ahead }, Cow::Owned(Self { ops: rest }))
     }
+
+    /// The same as two transactions, to be carried out one after the other: first all but the elements of new sets that
+    /// have a size (the large ones), then those. In between nothing is in these sets.
+    pub fn large_sets_last(&self) -> (Self, Self) {
+        let large = self.ops.iter().filter_map(|op| match op {
+            Op::AddSet {
+                table,
+                name,
+                size: Some(_),
+                ..
+            } => Some((table, name)),
+            _ => None,
+        });
+        let large: BTreeSet<_> = large.collect();
+        let fills = |op: &Op| match op {
+            Op::AddElements { table, name, .. } => large.contains(&(table, name)),
+            _ => false,
+        };
+        let (last, first) = self.ops.iter().cloned().partition(fills);
+        (Self { ops: first }, Self { ops: last })
+    }
+
+    /// How many elements it adds to sets and maps.
+    pub fn elements_added(&self) -> usize {
+        let added = self.ops.iter().map(|op| match op {
+            Op::AddElements { elements, .. } => elements.len(),
+            _ => 0,
+        });
+        added.sum()
+    }
 }

@@ -25,6 +25,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait once the wanted ruleset has changed: the change may be the cure.
 const CHANGED_WAIT: Duration = Duration::from_secs(1);
 
+/// A repair that adds so many elements takes the kernel a tenth of a second or more.
+const LONG_REPAIR: usize = 100_000;
+
 /// Owns a dataplane, and knows what it has acknowledged.
 ///
 /// After an error, and at first, nothing is taken for granted: the dataplane's state is read back and the difference
@@ -187,7 +190,7 @@ impl<D: Dataplane> Committer<D> {
     }
 
     /// Makes the dataplane hold `desired`, in one transaction, before which the interval sets that it needs are brought
-    /// ([`Transaction::stages`]). `changed` says that it may differ from last time's.
+    /// ([`Transaction::stages`]), and after which those large sets are filled that others have wiped. `changed` says that it may differ from last time's.
     /// While an earlier failure is waited out nothing is attempted.
     pub fn reconcile(&mut self, desired: &Ruleset, changed: bool, now: Instant) -> Outcome {
         if let Some(failure) = &mut self.failure {
@@ -282,7 +285,9 @@ impl<D: Dataplane> Committer<D> {
         Ok(Outcome::Committed(summary))
     }
 
-    /// Carries out the transaction from `current` to `desired`; sets that turn out to be full are made anew in it.
+    /// Carries out the transaction from `current` to `desired`; sets that turn out to be full are made anew in it. Where
+    /// others have wiped so much that it takes the kernel long to load it, all else comes first: until the large sets are
+    /// full, what they allow can't begin, but nothing that is denied can either.
     fn carry_out(
         &mut self,
         transaction: &Transaction,
@@ -293,9 +298,15 @@ impl<D: Dataplane> Committer<D> {
         let mut committed = self.commit(&ahead)?;
         let mut full = BTreeSet::new();
         loop {
+            let mut last = Transaction::default();
+            if self.drifted && rest.elements_added() >= LONG_REPAIR {
+                let (first, large) = rest.large_sets_last();
+                (rest, last) = (Cow::Owned(first), large);
+            }
             let error = match self.commit(&rest) {
                 Ok(more) => {
                     committed += more;
+                    committed += self.commit(&last)?;
                     return Ok(committed);
                 }
                 Err(error) => error,

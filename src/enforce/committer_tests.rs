@@ -315,6 +315,44 @@ fn a_set_that_is_full_is_made_anew_at_once() {
     assert_eq!(anew, [1536 + 128, 3072 + 128, 6144 + 128]);
 }
 
+#[test]
+fn what_others_wiped_is_closed_before_it_is_all_back() {
+    let many = looking_up_many(120_000);
+    let wipe = |ruleset: &mut Ruleset| ruleset.tables.clear();
+    let (mut committer, fake) = committer();
+    // At first nothing is in force before all is.
+    committer.reconcile(&many, true, Instant::now());
+    assert_eq!(fake.take_log().len(), 1);
+    fake.interfere(wipe);
+    assert!(committer.listen());
+    committer.reconcile(&many, false, Instant::now());
+    let log = fake.take_log();
+    let [closed, whole] = &log[..] else {
+        panic!("{} transactions", log.len());
+    };
+    assert_eq!(closed.elements_added(), 0);
+    let rules = closed.ops.iter();
+    assert_eq!(
+        rules.filter(|op| matches!(op, Op::AddRule { .. })).count(),
+        1
+    );
+    assert_eq!((whole.len(), whole.elements_added()), (1, 120_000));
+    assert!(fake.ruleset() == many);
+    assert_eq!(
+        committer.reconcile(&many, false, Instant::now()),
+        Outcome::Unchanged
+    );
+
+    // What is loaded in no time comes at once.
+    let few = looking_up_many(2000);
+    committer.reconcile(&few, true, Instant::now());
+    fake.take_log();
+    fake.interfere(wipe);
+    committer.listen();
+    committer.reconcile(&few, false, Instant::now());
+    assert_eq!(fake.log().len(), 1);
+}
+
 /// What one that is started on the kernel does to make it hold the chains, and how it ends: with a dead one's tables.
 fn started(fake: &Fake, ownership: Ownership, chains: &[&str]) -> Vec<Op> {
     let committer = Committer::new(fake.clone(), vec![table()]);
