@@ -86,6 +86,35 @@ fn without_a_daemon_a_start_fails_or_passes_as_configured() -> Result<(), Error>
 }
 
 #[test]
+fn what_starts_without_a_daemon_is_closed_where_new_pods_are_blocked() -> Result<(), Error> {
+    let mut stage = Stage::new()?;
+    let block = ["--new-pods", "block"];
+    let daemon = stage.daemon_with(&block)?;
+    let receiver = Receiver::start(&stage.receiver)?;
+    daemon.terminate(PATIENCE)?;
+    let passing = stage.runtime()?.with("timeout", json!(1));
+    let passing = passing.with("onUnreachable", json!("pass"));
+    let closed = stage.sandbox("shop/web", None)?;
+    let open = stage.sandbox("open/web", None)?;
+    for sandbox in [&closed, &open] {
+        assert!(passing.run("ADD", sandbox)?.success);
+        assert_eq!(through(&stage, &receiver, &sandbox.pod)?, 0);
+    }
+    // The next daemon has not heard of them either, until kubelet says their addresses.
+    let _daemon = stage.daemon_with(&block)?;
+    for sandbox in [&closed, &open] {
+        assert_eq!(still_through(&stage, &receiver, &sandbox.pod)?, 0);
+        stage.report(sandbox)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while still_through(&stage, &receiver, &open.pod)? == 0 {
+        assert!(Instant::now() < deadline, "the open pod stays cut off");
+    }
+    assert_eq!(still_through(&stage, &receiver, &closed.pod)?, 0);
+    Ok(())
+}
+
+#[test]
 fn a_pod_that_the_api_does_not_show_does_not_start() -> Result<(), Error> {
     let mut stage = Stage::new()?;
     let daemon = stage.daemon()?;

@@ -52,8 +52,12 @@ impl Stage {
     }
 
     fn daemon(&self) -> Result<Daemon, Error> {
+        self.daemon_with(&[])
+    }
+
+    fn daemon_with(&self, args: &[&str]) -> Result<Daemon, Error> {
         let command = self.live.run_command(1)?.arg("--cni-socket");
-        let daemon = command.arg(self.socket()).daemon()?;
+        let daemon = command.arg(self.socket()).args(args).daemon()?;
         daemon.wait_for_output(IN_FORCE, PATIENCE)?;
         Ok(daemon)
     }
