@@ -136,7 +136,11 @@ impl Install {
             let signals = Signals::catch()?;
             let inotify = Inotify::init().map_err(Failure::unreachable)?;
             let watcher = thread::Builder::new().name("cni".to_owned());
-            let started = watcher.spawn(move || installer.watch(inotify));
+            let started = watcher.spawn(move || {
+                complain(installer.watch(inotify));
+                // Whoever started it sees that it can't go on, and may start it again.
+                std::process::exit(2);
+            });
             started.map_err(Failure::unreachable)?;
             signals.wait();
             return Ok(Done::Clean);
@@ -169,8 +173,9 @@ impl Installer {
         self.places.install(&self.binary, &self.entry)
     }
 
-    /// Installs now and whenever one of the directories changes, for ever. What is in the way is said when that changes.
-    fn watch(&self, mut inotify: Inotify) {
+    /// Installs now and whenever one of the directories changes, for ever. What is in the way is said when that changes. It
+    /// comes back with what waiting does not mend: files that can't be written.
+    fn watch(&self, mut inotify: Inotify) -> InstallError {
         let mut complaint = None;
         loop {
             for directory in [&self.places.binaries, &self.places.configurations] {
@@ -190,6 +195,7 @@ impl Installer {
                     let _ = print(&lines(&said));
                     self.places.in_its_way()
                 }
+                Err(error) if error.is_lasting() => return error,
                 Err(error) => Some(error.to_string()),
             };
             if let Some(text) = problem

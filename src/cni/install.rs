@@ -67,6 +67,11 @@ pub enum InstallError {
 }
 
 impl InstallError {
+    /// Whether a file is there and can't be read or written: no permission, no room.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::File { source, .. } if !is_missing(source)) && !self.is_of_no_list()
+    }
+
     /// Whether a file can't be read because it can't be anyone's configuration: it is no text, far too long, a directory,
     /// or leads nowhere.
     fn is_of_no_list(&self) -> bool {

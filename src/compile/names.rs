@@ -73,7 +73,12 @@ fn fitted(parts: &[&str], suffix: &str) -> Name {
     let whole = format!("{}{suffix}", parts.join("/"));
     // Parts with a slash of their own could stand for other parts.
     let faithful = parts.iter().all(|part| !part.contains('/'));
-    if faithful && let Ok(name) = Name::new(&whole) {
+    // What is cut has the greatest length, so nothing else may have it: names could be chosen to pass for what was cut.
+    let short = whole.len() < Name::MAX;
+    if faithful
+        && short
+        && let Ok(name) = Name::new(&whole)
+    {
         return name;
     }
     let mut hash = Hash::new();
@@ -210,6 +215,19 @@ mod tests {
         );
         let other = pod(&namespace, &format!("{}q", "p".repeat(252)));
         assert_ne!(name, other);
+    }
+
+    #[test]
+    fn no_name_can_be_chosen_to_pass_for_one_that_is_cut() {
+        let long = pod("shop", &"a".repeat(253));
+        let [direction, namespace, cut] = long.as_str().split('/').collect::<Vec<_>>()[..] else {
+            panic!("{long}");
+        };
+        assert_eq!((direction, namespace), ("ingress", "shop"));
+        assert_ne!(pod("shop", cut), long);
+        // One that is a byte shorter than the longest stays as it is.
+        let plain = &cut[1..];
+        assert_eq!(pod("shop", plain).as_str(), format!("ingress/shop/{plain}"));
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Interfaces {
             true => usual.map(|host| host.bridge),
             false => self.named,
         };
-        let host = host::find(&self.links, cidrs, named.as_ref()).host?;
+        let host = host::find(&self.links, cidrs, named.as_ref(), None).host?;
         let mut links = self.links.iter();
         links.find(|link| link.name == host.bridge.as_str())
     }

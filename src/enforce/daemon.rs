@@ -348,6 +348,8 @@ struct State<D> {
     reconciler: Reconciler<D>,
     node: Text,
     bridge: Option<IfName>,
+    /// Whether the host's bridge is one that was found.
+    bridge_found: bool,
     /// What is known of the host, and what the reconciler was told of it.
     host: Host,
     told: Host,
@@ -385,6 +387,7 @@ impl<D: Dataplane> State<D> {
             reconciler,
             node,
             bridge,
+            bridge_found: false,
             told: host.clone(),
             host,
             pod_cidrs: Vec::new(),
@@ -501,10 +504,12 @@ impl<D: Dataplane> State<D> {
             return None;
         }
         if let Some(links) = &self.links {
-            let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref());
+            let before = self.bridge_found.then_some(&self.host.bridge);
+            let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref(), before);
             let health = &self.observer.health;
             health.set(Condition::KubeProxy, host::ipvs(links));
             let known = found.host.is_some();
+            self.bridge_found = known;
             let waiting = found.warnings.iter().filter(|_| !known).cloned();
             health.set(Condition::Bridge, waiting);
             self.link_problems.update(found.warnings);

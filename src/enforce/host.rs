@@ -51,23 +51,33 @@ pub fn unknown(named: Option<IfName>) -> Result<Host, selvedge_nft::InvalidName>
     Ok(Host::new(bridge, []))
 }
 
-/// Finds the pods' bridge: the one `named`, else the bridge that has an address in one of the node's pod CIDRs.
-pub fn find(links: &[Link], pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> Found {
+/// Finds the pods' bridge: the one `named`, else the bridge that has an address in one of the node's pod CIDRs, else the
+/// one that was found `before`, which may have lost its address, but not its pods.
+pub fn find(
+    links: &[Link],
+    pod_cidrs: &[IpNetwork],
+    named: Option<&IfName>,
+    before: Option<&IfName>,
+) -> Found {
     let mut warnings: Vec<String> = ipvs(links).into_iter().collect();
     let mut bridges: Vec<&Link> = links.iter().filter(|link| link.bridge).collect();
     bridges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let candidates: Vec<&Link> = match named {
-        Some(named) => bridges
-            .into_iter()
-            .filter(|link| link.name == named.as_str())
-            .collect(),
-        None => bridges
-            .into_iter()
-            .filter(|link| carries(link, pod_cidrs))
-            .collect(),
+    let called = |name: &IfName| {
+        let bridges = bridges.iter().copied();
+        bridges.filter(|link| link.name == name.as_str()).collect()
     };
-    let Some(bridge) = candidates.first() else {
+    let mut candidates: Vec<&Link> = match named {
+        Some(named) => called(named),
+        None => {
+            let bridges = bridges.iter().copied();
+            bridges.filter(|link| carries(link, pod_cidrs)).collect()
+        }
+    };
+    if candidates.is_empty() {
         warnings.push(missing(pod_cidrs, named));
+        candidates = before.map(called).unwrap_or_default();
+    }
+    let Some(bridge) = candidates.first() else {
         return Found {
             host: None,
             warnings,
@@ -200,7 +210,7 @@ mod tests {
     #[test]
     fn the_bridge_within_the_pod_cidr_is_the_pods() {
         let cidr = "10.244.1.0/24".parse().unwrap();
-        let found = find(&node(), &[cidr], None);
+        let found = find(&node(), &[cidr], None, None);
         let host = found.host.unwrap();
         assert_eq!(host.bridge, name("cbr0"));
         assert_eq!(host.ports, BTreeSet::from([name("veth1"), name("veth2")]));
@@ -209,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_named_bridge_is_taken_wherever_it_is() {
-        let found = find(&node(), &[], Some(&name("docker0")));
+        let found = find(&node(), &[], Some(&name("docker0")), None);
         assert_eq!(found.host.unwrap().ports, BTreeSet::from([name("vethd")]));
         assert!(found.warnings[0].contains("broadcast"));
-        let found = find(&node(), &[], Some(&name("br9")));
+        let found = find(&node(), &[], Some(&name("br9")), None);
         assert_eq!(found.host, None);
         assert!(found.warnings[0].contains("br9"), "{:?}", found.warnings);
     }
@@ -220,17 +230,37 @@ mod tests {
     #[test]
     fn without_a_bridge_it_says_what_it_waits_for() {
         let other = "10.244.2.0/24".parse().unwrap();
-        let found = find(&node(), &[other], None);
+        let found = find(&node(), &[other], None, None);
         assert_eq!(found.host, None);
         assert!(found.warnings[0].contains("10.244.2.0/24"));
-        assert!(find(&node(), &[], None).warnings[0].contains("--bridge"));
+        assert!(find(&node(), &[], None, None).warnings[0].contains("--bridge"));
+    }
+
+    #[test]
+    fn a_bridge_that_has_lost_its_address_still_has_its_ports() {
+        let mut links = node();
+        links[3].addresses.clear();
+        let cidr = "10.244.1.0/24".parse().unwrap();
+        let cbr0 = name("cbr0");
+        let find = |links: &[Link], before| find(links, &[cidr], None, before);
+        assert_eq!(find(&links, None).host, None);
+        let found = find(&links, Some(&cbr0));
+        assert_eq!(found.host.unwrap().ports.len(), 2);
+        assert!(found.warnings[0].contains("10.244.1.0/24"));
+        // Another that has an address there is the pods' now.
+        links[1].addresses = vec!["10.244.1.1".parse().unwrap()];
+        let found = find(&links, Some(&cbr0));
+        assert_eq!(found.host.unwrap().bridge, name("docker0"));
+        links.remove(3);
+        links.remove(1);
+        assert_eq!(find(&links, Some(&cbr0)).host, None);
     }
 
     #[test]
     fn ipvs_is_reported() {
         let mut links = node();
         links.push(link(9, "kube-ipvs0", false, None, "10.96.0.1"));
-        let found = find(&links, &["10.244.1.0/24".parse().unwrap()], None);
+        let found = find(&links, &["10.244.1.0/24".parse().unwrap()], None, None);
         assert!(found.host.is_some());
         assert!(found.warnings[0].contains("IPVS"), "{:?}", found.warnings);
     }

@@ -82,14 +82,23 @@ struct Pieces {
 impl Pieces {
     fn spec(&mut self, spec: &Map<String, Value>) -> NetworkPolicySpec {
         let mut unknown = false;
+        let nameless = spec.get("podSelector").is_none_or(Value::is_null);
         for (key, value) in spec {
             let known = ["podSelector", "policyTypes", "ingress", "egress"];
             if !known.contains(&key.as_str()) && !value.is_null() {
                 unknown = true;
                 let reason = "NetworkPolicy has no such field; without policyTypes both directions are isolated";
+                let reason = match nameless {
+                    true => format!(
+                        "{reason}; without podSelector every pod of the namespace is isolated and allowed nothing by this policy"
+                    ),
+                    false => reason.to_owned(),
+                };
                 self.problems.push(problem(format!("spec.{key}"), reason));
             }
         }
+        // It may have been meant for podSelector.
+        self.inexact |= unknown && nameless;
         let pod_selector = self.subject(spec.get("podSelector"));
         let (ingress, kept) = self.rules::<NetworkPolicyIngressRule>("ingress", spec);
         self.ingress = kept;

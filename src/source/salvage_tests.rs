@@ -231,6 +231,18 @@ fn an_unknown_field_of_the_spec_closes_both_directions_unless_types_are_given() 
 }
 
 #[test]
+fn a_selector_that_may_have_been_misspelt_allows_nothing() {
+    let spec = json!({"podSelecter": {"matchLabels": {"app": "web"}}, "ingress": [{}]});
+    let salvaged = policy(spec);
+    assert!(selects(&salvaged, &[("app", "db")]));
+    assert_eq!(counts(&salvaged), (Some(0), Some(0)));
+    assert!(salvaged.problems[0].reason.contains("without podSelector"));
+    // One that is there was not misspelt.
+    let spec = json!({"podSelector": {}, "podSelecter": {}, "ingress": [{}]});
+    assert_eq!(counts(&policy(spec)), (Some(1), Some(0)));
+}
+
+#[test]
 fn a_spec_that_is_no_map_closes_the_namespace() {
     for spec in [json!("x"), json!([]), json!(7)] {
         let salvaged = policy(spec);

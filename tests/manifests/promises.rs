@@ -52,6 +52,11 @@ fn restricted(container: &Value) {
     runs_with(container, &capabilities);
 }
 
+/// What it takes to write files in directories that are another user's.
+fn writes_others_files() -> Value {
+    json!({"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE"]})
+}
+
 /// That a container is root with these capabilities, and nothing else that root may.
 fn runs_with(container: &Value, capabilities: &Value) {
     let context = json!({
@@ -97,7 +102,7 @@ fn the_plugin_s_overlay_adds_what_it_is_for_and_nothing_else() {
     let run = ("/run/selvedge".to_owned(), "/run/selvedge".to_owned());
     assert_eq!(mounts(pod, daemon), [run]);
     assert_eq!(installer["args"], json!(["cni", "install", "--watch"]));
-    runs_with(installer, &json!({"drop": ["ALL"]}));
+    runs_with(installer, &writes_others_files());
     assert_eq!(mounts(pod, installer), cni_directories());
     // The two ends of the socket are one.
     let (_, help) = selvedge(&["cni", "install", "--help"]);
@@ -132,7 +137,7 @@ fn an_uninstall_takes_the_plugin_away_first() {
         arguments,
         [&json!(["cni", "uninstall"]), &json!(["cleanup"])]
     );
-    runs_with(&init[0], &json!({"drop": ["ALL"]}));
+    runs_with(&init[0], &writes_others_files());
     assert_eq!(mounts(pod, &init[0]), cni_directories());
 }
 
@@ -142,7 +147,7 @@ fn only_the_init_containers_of_the_daemon_are_privileged() {
         let pod = pod(&set);
         restricted(&pod["containers"][0]);
         for container in list(&pod["containers"]).iter().skip(1) {
-            runs_with(container, &json!({"drop": ["ALL"]}));
+            runs_with(container, &writes_others_files());
         }
         assert_eq!(pod["securityContext"], Value::Null);
         for field in ["hostPID", "hostIPC", "shareProcessNamespace"] {

@@ -87,6 +87,18 @@ impl ApiError {
         }
     }
 
+    /// Whether the server can't be understood, or doesn't understand what it was asked. One that is not there, too busy,
+    /// broken or that lets nobody in will make sense again.
+    pub fn is_senseless(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => false,
+            Self::Nonsense { .. } | Self::TooLarge => true,
+            Self::Refused { code, .. } => {
+                !(matches!(code, 401 | 403 | 408 | 429) || (500..600).contains(code))
+            }
+        }
+    }
+
     /// Whether the credentials were not accepted.
     pub fn is_unauthorized(&self) -> bool {
         matches!(self, Self::Refused { code: 401, .. })

@@ -37,8 +37,15 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait between two attempts, and the longest that a server is left alone for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// So many streaming lists in a row that are not finished, and the next ones are asked for in pages.
+const STREAMED_LISTS: u32 = 3;
+
 /// So many senseless answers in a row to a watch from one version, and the objects are listed anew.
 const STRIKES: u32 = 3;
+
+/// So many watches in a row that told nothing at all, not even a bookmark, and the objects are listed anew: a server whose
+/// data was restored from a backup takes a watch from a version of its future, and is silent until it gets there.
+const SILENCES: u32 = 3;
 
 /// What is told of a kind.
 #[derive(Debug)]
@@ -104,8 +111,12 @@ impl From<Deaf> for End {
 struct State {
     /// Up to which version everything has been told; `None` until there was a whole list.
     version: Option<String>,
-    /// Whether the server has refused a streaming list.
+    /// Whether the server has refused a streaming list, or has not finished any.
     paged: bool,
+    /// Streaming lists in a row that were not finished.
+    unfinished: u32,
+    /// Watches in a row that told nothing.
+    silences: u32,
     /// Failures since the last success.
     failures: u32,
     /// Senseless answers since the last sensible one.
@@ -187,7 +198,7 @@ impl Follower {
             if state.failures == 1 {
                 return Duration::ZERO;
             }
-        } else if !matches!(error, ApiError::Unreachable { .. }) {
+        } else if error.is_senseless() {
             state.strikes += 1;
             if state.strikes >= STRIKES {
                 state.strikes = 0;
@@ -264,6 +275,11 @@ impl Follower {
         let mut lines = lines(body);
         let started = Instant::now();
         let mut heard = false;
+        if listing.is_some() {
+            state.unfinished += 1;
+            // Some never end one (kubernetes/kubernetes#122805): the next ones are in pages.
+            state.paged = state.unfinished >= STREAMED_LISTS;
+        }
         loop {
             let line = match tokio::time::timeout(self.silence, lines.next()).await {
                 Ok(Some(line)) => line?,
@@ -275,7 +291,14 @@ impl Follower {
                     return Err(ApiError::Unreachable { reason }.into());
                 }
                 // Nothing may have happened; whether the server is there, the next request will tell.
-                Err(_) if listing.is_none() => return Ok(()),
+                Err(_) if listing.is_none() => {
+                    state.silences = if heard { 0 } else { state.silences + 1 };
+                    if state.silences >= SILENCES {
+                        state.silences = 0;
+                        state.version = None;
+                    }
+                    return Ok(());
+                }
                 Err(_) => {
                     let reason = format!("it fell silent for {:?} in a list", self.silence);
                     return Err(ApiError::Unreachable { reason }.into());
@@ -301,7 +324,10 @@ impl Follower {
                 }
                 Line::Bookmark { version, listed } => {
                     let news = match listing.take() {
-                        Some(listing) if listed => listing.end(),
+                        Some(listing) if listed => {
+                            (state.unfinished, state.paged) = (0, false);
+                            listing.end()
+                        }
                         unfinished => {
                             listing = unfinished;
                             News::Heard
@@ -312,7 +338,7 @@ impl Follower {
                 }
             };
             heard = true;
-            state.strikes = 0;
+            (state.strikes, state.silences) = (0, 0);
             // Until the list is whole there is no version to go on from.
             if listing.is_none() {
                 state.failures = 0;

@@ -156,11 +156,11 @@ impl State {
                             }
                     });
                     changed |= self.problems.len() != before;
-                    // At the first list there is nothing that could be gone.
                     if !self.listed.insert(kind) {
                         metrics.relisted(kind);
-                        events.push(Event::Retain { kind, keys });
                     }
+                    // At the first list, too: one before it may have broken off, and what it told of may be gone.
+                    events.push(Event::Retain { kind, keys });
                 }
                 News::Lost(error) => {
                     metrics.error(ErrorKind::Api);
