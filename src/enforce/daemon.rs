@@ -597,7 +597,9 @@ impl<D: Dataplane> State<D> {
             health.set(Condition::Node, [line.clone()]);
             problems.push(line);
         }
-        problems.extend(self.open_to_new_pods());
+        let open = self.open_to_new_pods();
+        health.set(Condition::NewPods, open.clone());
+        problems.extend(open);
         self.host_problems.update(problems);
     }
 }

@@ -159,6 +159,7 @@ fn a_failure_is_counted_and_stands_in_the_way_until_it_is_over() {
     let mut observed = observed();
     observed.observer.health.set(Condition::BridgeNetfilter, []);
     observed.observer.health.set(Condition::KubeProxy, []);
+    observed.observer.health.set(Condition::NewPods, []);
     let ready = |observed: &Observed| observed.observer.health.report().ready();
     assert!(!ready(&observed));
     observed.step([apply(1)]);

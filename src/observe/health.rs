@@ -26,18 +26,21 @@ pub enum Condition {
     BridgeNetfilter,
     /// kube-proxy is not in IPVS mode, which delivers past hook forward.
     KubeProxy,
+    /// New pods are blocked, where that is wanted.
+    NewPods,
     /// The kernel has acknowledged the ruleset that is wanted.
     Commit,
 }
 
 impl Condition {
     /// All of them, in the order in which one leads to another.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Source,
         Self::Node,
         Self::Bridge,
         Self::BridgeNetfilter,
         Self::KubeProxy,
+        Self::NewPods,
         Self::Commit,
     ];
 
@@ -49,6 +52,7 @@ impl Condition {
             Self::Bridge => "bridge",
             Self::BridgeNetfilter => "bridge-netfilter",
             Self::KubeProxy => "kube-proxy",
+            Self::NewPods => "new-pods",
             Self::Commit => "commit",
         }
     }
@@ -61,6 +65,7 @@ impl Condition {
             Self::Bridge => "the network interfaces have not been read yet",
             Self::BridgeNetfilter => "net.bridge has not been looked at yet",
             Self::KubeProxy => "the network interfaces have not been searched for kube-ipvs0 yet",
+            Self::NewPods => "the node's pod CIDR has not been looked at yet",
             Self::Commit => "the first commit has not been made",
         }
     }
@@ -68,7 +73,7 @@ impl Condition {
     /// Whether it stands in the way of being ready where it is not met.
     const fn blocks(self, committed: bool) -> bool {
         match self {
-            Self::BridgeNetfilter | Self::KubeProxy | Self::Commit => true,
+            Self::BridgeNetfilter | Self::KubeProxy | Self::NewPods | Self::Commit => true,
             Self::Source => !committed,
             Self::Node | Self::Bridge => false,
         }

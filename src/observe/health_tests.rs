@@ -43,6 +43,7 @@ fn after_the_first_commit_three_conditions_decide() {
         (Bridge, false),
         (BridgeNetfilter, true),
         (KubeProxy, true),
+        (NewPods, true),
         (Commit, true),
     ] {
         assert_eq!(ready(&[condition]), !decides, "{condition}");
@@ -59,6 +60,7 @@ fn before_it_the_source_says_what_it_waits_for() {
     let mut conditions = Conditions::default();
     conditions.set(Condition::BridgeNetfilter, Vec::new());
     conditions.set(Condition::KubeProxy, Vec::new());
+    conditions.set(Condition::NewPods, Vec::new());
     let waits = "waiting for the API server to list pods: connection refused";
     conditions.set(Condition::Source, lines(&[waits]));
     assert_eq!(
@@ -100,7 +102,7 @@ fn the_verbose_report_has_a_line_for_each() {
     let report = except(&[Condition::Source, Condition::KubeProxy]).report();
     assert_eq!(
         report.to_string(),
-        "[!]source: source\n[+]node ok\n[+]bridge ok\n[+]bridge-netfilter ok\n[-]kube-proxy: kube-proxy\n[+]commit ok\nreadyz check failed\n"
+        "[!]source: source\n[+]node ok\n[+]bridge ok\n[+]bridge-netfilter ok\n[-]kube-proxy: kube-proxy\n[+]new-pods ok\n[+]commit ok\nreadyz check failed\n"
     );
     let report = except(&[]).report().to_string();
     assert!(report.ends_with("[+]commit ok\nreadyz check passed\n"));

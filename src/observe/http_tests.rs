@@ -73,6 +73,7 @@ fn it_answers_by_what_it_is_told() {
     assert!(body.contains("commit: the first commit has not been made\n"));
     observer.in_force();
     observer.health.set(Condition::KubeProxy, []);
+    observer.health.set(Condition::NewPods, []);
     let off = "br_netfilter is not loaded".to_owned();
     observer.health.set(Condition::BridgeNetfilter, [off]);
     let reason = "bridge-netfilter: br_netfilter is not loaded\n".to_owned();

@@ -195,6 +195,7 @@ fn readiness_is_as_of_now() {
     assert_eq!(ready(), 0.0);
     observer.health.set(Condition::BridgeNetfilter, []);
     observer.health.set(Condition::KubeProxy, []);
+    observer.health.set(Condition::NewPods, []);
     assert_eq!(ready(), 1.0);
     observer.not_in_force("no buffer space");
     assert_eq!(ready(), 0.0);

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::decode::problem;
 use crate::cluster::Text;
 use crate::policy::network_policy::lower;
-use crate::policy::{Policy, Problem, Problems};
+use crate::policy::{Action, Peers, Policy, Ports, Problem, Problems, Rule};
 
 /// Reads a networking.k8s.io/v1 NetworkPolicy and lowers it. There is always an answer: what can't be read is closed,
 /// and one of the policy's problems.
@@ -49,6 +49,12 @@ pub(super) fn network_policy(value: &Value, namespace: &Text, name: &Text) -> Po
         },
         spec,
     });
+    for (rules, kept) in [
+        (&mut policy.ingress, &pieces.ingress),
+        (&mut policy.egress, &pieces.egress),
+    ] {
+        *rules = rules.take().map(|rules| in_place(rules, kept));
+    }
     if pieces.inexact {
         for rules in [&mut policy.ingress, &mut policy.egress]
             .into_iter()
@@ -62,6 +68,22 @@ pub(super) fn network_policy(value: &Value, namespace: &Text, name: &Text) -> Po
     }
     policy.problems.splice(0..0, pieces.problems.into_vec());
     policy
+}
+
+/// The rules at the indices that they have in the object. In the place of those before them that could not be read come
+/// some that allow nothing.
+fn in_place(rules: Vec<Rule>, indices: &[usize]) -> Vec<Rule> {
+    let nothing = || Rule {
+        action: Action::Accept,
+        peers: Peers::Of(Vec::new()),
+        ports: Ports::Of(Vec::new()),
+    };
+    let mut placed = Vec::with_capacity(rules.len());
+    for (rule, index) in rules.into_iter().zip(indices) {
+        placed.resize_with(placed.len().max(*index), nothing);
+        placed.push(rule);
+    }
+    placed
 }
 
 fn both() -> Vec<String> {

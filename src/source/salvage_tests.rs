@@ -72,8 +72,13 @@ fn a_malformed_rule_closes_itself_alone() {
             {"from": [{"ipBlock": {"cidr": 7}}]},
         ],
     }));
-    assert_eq!(counts(&salvaged), (Some(1), None));
-    let rule = &salvaged.ingress.as_ref().unwrap()[0];
+    // It has the index that it has in the object: answers name it so.
+    assert_eq!(counts(&salvaged), (Some(3), None));
+    let [nothing, _, rule] = &salvaged.ingress.as_ref().unwrap()[..] else {
+        panic!("{salvaged:?}");
+    };
+    let (peers, ports) = (Peers::Of(Vec::new()), Ports::Of(Vec::new()));
+    assert_eq!((&nothing.peers, &nothing.ports), (&peers, &ports));
     assert!(
         matches!(&rule.peers, Peers::Of(peers) if matches!(peers[..], [Peer::Block(_)])),
         "{rule:?}"
