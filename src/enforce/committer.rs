@@ -306,7 +306,9 @@ impl<D: Dataplane> Committer<D> {
             let error = match self.commit(&rest) {
                 Ok(more) => {
                     committed += more;
-                    committed += self.commit(&last)?;
+                    if !last.is_empty() {
+                        committed += self.commit(&last)?;
+                    }
                     return Ok(committed);
                 }
                 Err(error) => error,
