@@ -12,8 +12,8 @@
 //!
 //! Some things can't be changed in place: a chain's comment and where it is attached, a set's header and kind, a
 //! counter's comment. Such an object is deleted and made anew; rules and map entries that name it step aside in
-//! between, even where they don't change themselves. So it is with a set that is full. A table's comment can't be changed either, nor who may change it, but for
-//! an orphan, which is adopted before all else: the table is made anew.
+//! between, even where they don't change themselves. So it is with a set that is full. A table's comment can't be
+//! changed either, nor who may change it, but for an orphan, which is adopted before all else: the table is made anew.
 //!
 //! The work grows with what differs, not with the rulesets, where one comes from the other: maps that share nodes are
 //! compared by what they don't share.

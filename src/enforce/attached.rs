@@ -135,10 +135,6 @@ impl Attached {
                     self.put(record.clone());
                     self.unsaved.remove(&record.attachment.id);
                     self.restored.insert(record.attachment.id.clone());
-                    let key = key_of(&record.attachment.pod);
-                    if let Some((uid, api)) = self.by_the_api(index, &key) {
-                        self.shown(&key, &uid, api);
-                    }
                     self.redress_all(index, &record.attachment);
                 }
             }
@@ -257,10 +253,6 @@ impl Attached {
             instead_of: None,
             detached: false,
         });
-        let key = key_of(&attachment.pod);
-        if let Some((uid, api)) = self.by_the_api(index, &key) {
-            self.shown(&key, &uid, api);
-        }
         self.redress_all(index, &attachment);
     }
 
@@ -444,6 +436,10 @@ impl Attached {
     /// Brings the pod of an attachment up to date, and those that the API gives its addresses too.
     fn redress_all(&mut self, index: &mut Index, attachment: &Attachment) {
         let key = key_of(&attachment.pod);
+        // The API may have shown it already.
+        if let Some((uid, api)) = self.by_the_api(index, &key) {
+            self.shown(&key, &uid, api);
+        }
         for address in &attachment.addresses {
             // Each of them loses it here, so that the next is seen.
             while let Some(owner) = index.owner(*address) {

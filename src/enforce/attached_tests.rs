@@ -11,11 +11,16 @@ struct Node {
     attached: Attached,
 }
 
-fn node() -> Node {
-    let mut node = Node {
+/// One that doesn't know everything yet.
+fn starting() -> Node {
+    Node {
         index: Index::new(),
         attached: Attached::default(),
-    };
+    }
+}
+
+fn node() -> Node {
+    let mut node = starting();
     node.attach_change(Attaching::Settle(None));
     node
 }
@@ -64,6 +69,15 @@ impl Node {
     fn attach(&mut self, container: &str, name: &str, uid: &str, addresses: &[IpAddr]) {
         let attachment = attachment(container, name, uid, addresses);
         self.attach_change(Attaching::Attach(Box::new(attachment)));
+    }
+
+    /// It was attached when the daemon before ended.
+    fn restore(&mut self, attachment: Attachment) {
+        self.attach_change(Attaching::Restore(vec![Record {
+            attachment,
+            instead_of: Some(Vec::new()),
+            detached: false,
+        }]));
     }
 
     fn detach(&mut self, container: &str) {
@@ -296,10 +310,7 @@ fn a_restarted_daemon_knows_what_it_knew() {
     assert!(before.attached.take_unsaved().is_empty());
     let records: Vec<Record> = saved.into_iter().filter_map(|(_, record)| record).collect();
     for objects_first in [true, false] {
-        let mut node = Node {
-            index: Index::new(),
-            attached: Attached::default(),
-        };
+        let mut node = starting();
         let restore = Attaching::Restore(records.clone());
         if !objects_first {
             node.attach_change(restore.clone());
@@ -317,10 +328,7 @@ fn a_restarted_daemon_knows_what_it_knew() {
         assert!(node.attached.take_unsaved().is_empty());
     }
     // While nobody listened, the pod went, and took its interface with it.
-    let mut node = Node {
-        index: Index::new(),
-        attached: Attached::default(),
-    };
+    let mut node = starting();
     node.attach_change(Attaching::Restore(records));
     // News of a new one's interface has not come yet.
     let w = IpAddr::from([10, 244, 1, 10]);
@@ -337,16 +345,9 @@ fn a_restarted_daemon_knows_what_it_knew() {
 fn what_the_first_list_says_is_older_than_an_add_that_was_heard_before() {
     // The sandbox before is known from the daemon before, or is not.
     for known in [false, true] {
-        let mut node = Node {
-            index: Index::new(),
-            attached: Attached::default(),
-        };
+        let mut node = starting();
         if known {
-            node.attach_change(Attaching::Restore(vec![Record {
-                attachment: attachment("old", "web", "u", &[X]),
-                instead_of: Some(Vec::new()),
-                detached: false,
-            }]));
+            node.restore(attachment("old", "web", "u", &[X]));
         }
         node.attach("new", "web", "u", &[Y]);
         assert!(!node.in_index("new"));
@@ -416,15 +417,8 @@ fn another_network_s_address_is_no_policy_s_matter() {
 fn an_address_whose_attachment_is_over_is_another_pod_s_at_once() {
     // The daemon was away: the first pod went, the second one got its address, and nothing was heard of either.
     for first_is_left in [false, true] {
-        let mut node = Node {
-            index: Index::new(),
-            attached: Attached::default(),
-        };
-        node.attach_change(Attaching::Restore(vec![Record {
-            attachment: attachment("a", "first", "1", &[X]),
-            instead_of: Some(Vec::new()),
-            detached: false,
-        }]));
+        let mut node = starting();
+        node.restore(attachment("a", "first", "1", &[X]));
         if first_is_left {
             let finished = Pod {
                 finished: true,

@@ -146,6 +146,15 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// One that allows nothing, in the place of one that can't be what it says.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            action: Action::Accept,
+            peers: Peers::Of(Vec::new()),
+            ports: Ports::Of(Vec::new()),
+        }
+    }
+
     /// In how many ways a connection can meet it: each of its selectors, and all its blocks as one, times each of its
     /// protocols and named ports. See [`crate::limits::WAYS`].
     pub fn ways(&self) -> usize {

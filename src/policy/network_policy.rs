@@ -139,11 +139,7 @@ impl Lowering {
                 Ok(()) => rule,
                 Err(reason) => {
                     self.problem(at, format!("{reason}; this rule allows nothing"));
-                    Rule {
-                        peers: Peers::Of(Vec::new()),
-                        ports: Ports::Of(Vec::new()),
-                        ..rule
-                    }
+                    Rule::nothing()
                 }
             }
         });

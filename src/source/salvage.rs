@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::decode::problem;
 use crate::cluster::Text;
 use crate::policy::network_policy::lower;
-use crate::policy::{Action, Peers, Policy, Ports, Problem, Problems, Rule};
+use crate::policy::{Policy, Problem, Problems, Rule};
 
 /// Reads a networking.k8s.io/v1 NetworkPolicy and lowers it. There is always an answer: what can't be read is closed,
 /// and one of the policy's problems.
@@ -73,14 +73,9 @@ pub(super) fn network_policy(value: &Value, namespace: &Text, name: &Text) -> Po
 /// The rules at the indices that they have in the object. In the place of those before them that could not be read come
 /// some that allow nothing.
 fn in_place(rules: Vec<Rule>, indices: &[usize]) -> Vec<Rule> {
-    let nothing = || Rule {
-        action: Action::Accept,
-        peers: Peers::Of(Vec::new()),
-        ports: Ports::Of(Vec::new()),
-    };
     let mut placed = Vec::with_capacity(rules.len());
     for (rule, index) in rules.into_iter().zip(indices) {
-        placed.resize_with(placed.len().max(*index), nothing);
+        placed.resize_with(placed.len().max(*index), Rule::nothing);
         placed.push(rule);
     }
     placed

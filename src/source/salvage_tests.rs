@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::cluster::labels::Labels;
-use crate::policy::{Peer, Peers, Rule};
+use crate::policy::{Peer, Peers, Ports, Rule};
 
 fn policy(spec: Value) -> Policy {
     let value = json!({

@@ -40,12 +40,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// So many streaming lists in a row that are not finished, and the next ones are asked for in pages.
 const STREAMED_LISTS: u32 = 3;
 
-/// So many senseless answers in a row to a watch from one version, and the objects are listed anew.
+/// So many senseless answers in a row to a watch from one version, and the objects are listed anew. One that tells nothing
+/// at all, not even a bookmark, counts as such: a server whose data was restored from a backup takes a watch from a
+/// version of its future, and is silent until it gets there.
 const STRIKES: u32 = 3;
-
-/// So many watches in a row that told nothing at all, not even a bookmark, and the objects are listed anew: a server whose
-/// data was restored from a backup takes a watch from a version of its future, and is silent until it gets there.
-const SILENCES: u32 = 3;
 
 /// What is told of a kind.
 #[derive(Debug)]
@@ -115,14 +113,23 @@ struct State {
     paged: bool,
     /// Streaming lists in a row that were not finished.
     unfinished: u32,
-    /// Watches in a row that told nothing.
-    silences: u32,
     /// Failures since the last success.
     failures: u32,
     /// Senseless answers since the last sensible one.
     strikes: u32,
     /// Whether the loss has been told.
     lost: bool,
+}
+
+impl State {
+    /// Takes note of a senseless answer.
+    fn strike(&mut self) {
+        self.strikes += 1;
+        if self.strikes >= STRIKES {
+            self.strikes = 0;
+            self.version = None;
+        }
+    }
 }
 
 impl Follower {
@@ -199,11 +206,7 @@ impl Follower {
                 return Duration::ZERO;
             }
         } else if error.is_senseless() {
-            state.strikes += 1;
-            if state.strikes >= STRIKES {
-                state.strikes = 0;
-                state.version = None;
-            }
+            state.strike();
         }
         let wait = FIRST_WAIT
             .saturating_mul(2_u32.saturating_pow(state.failures - 1))
@@ -292,10 +295,8 @@ impl Follower {
                 }
                 // Nothing may have happened; whether the server is there, the next request will tell.
                 Err(_) if listing.is_none() => {
-                    state.silences = if heard { 0 } else { state.silences + 1 };
-                    if state.silences >= SILENCES {
-                        state.silences = 0;
-                        state.version = None;
+                    if !heard {
+                        state.strike();
                     }
                     return Ok(());
                 }
@@ -338,7 +339,7 @@ impl Follower {
                 }
             };
             heard = true;
-            (state.strikes, state.silences) = (0, 0);
+            state.strikes = 0;
             // Until the list is whole there is no version to go on from.
             if listing.is_none() {
                 state.failures = 0;

@@ -27,8 +27,9 @@ struct Answer {
     ending: Ending,
 }
 
-fn stream_of(lines: &[&str], ending: Ending) -> Answer {
-    let lines = lines.iter().map(|line| format!("{line}\n")).collect();
+fn stream_of<S: AsRef<str>>(lines: &[S], ending: Ending) -> Answer {
+    let lines = lines.iter().map(|line| format!("{}\n", line.as_ref()));
+    let lines = lines.collect();
     Answer {
         code: 200,
         retry_after: None,
@@ -73,7 +74,7 @@ async fn answer(Shared(script): Shared<Script>, request: Request) -> Response {
     let asked = (Instant::now(), request.uri().to_string());
     script.asked.lock().unwrap().push(asked);
     let next = script.answers.lock().unwrap().pop_front();
-    let next = next.unwrap_or_else(|| stream_of(&[], Ending::Never));
+    let next = next.unwrap_or_else(|| stream_of::<&str>(&[], Ending::Never));
     let mut response = Response::builder().status(next.code);
     if let Some(seconds) = next.retry_after {
         response = response.header("Retry-After", seconds);
@@ -171,8 +172,7 @@ const STREAMED: &str = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan
 #[tokio::test]
 async fn a_streaming_list_goes_over_into_the_watch() {
     let first = [added("a", 3), added("b", 5), listed(7), added("c", 9)];
-    let lines: Vec<&str> = first.iter().map(String::as_str).collect();
-    let mut followed = Followed::new(vec![stream_of(&lines, Ending::Clean)]).await;
+    let mut followed = Followed::new(vec![stream_of(&first, Ending::Clean)]).await;
     let heard = followed.hear(4).await;
     assert_eq!(
         heard,
@@ -202,13 +202,12 @@ async fn where_there_are_no_streaming_lists_pages_are_read() {
 #[tokio::test]
 async fn a_version_that_is_gone_leads_to_a_new_list() {
     let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
     let event = format!(r#"{{"type":"ERROR","object":{GONE}}}"#);
     for gone in [says(410, GONE), stream_of(&[&event], Ending::Clean)] {
         let answers = vec![
-            stream_of(&lines, Ending::Clean),
+            stream_of(&whole, Ending::Clean),
             gone,
-            stream_of(&lines, Ending::Never),
+            stream_of(&whole, Ending::Never),
         ];
         let mut followed = Followed::new(answers).await;
         let heard = followed.hear(4).await;
@@ -226,10 +225,9 @@ async fn a_version_that_is_gone_leads_to_a_new_list() {
 #[tokio::test]
 async fn a_cut_stream_goes_on_where_it_was_and_is_no_news() {
     let first = [added("a", 3), listed(7), added("b", 8)];
-    let lines: Vec<&str> = first.iter().map(String::as_str).collect();
     let more = added("c", 9);
     let answers = vec![
-        stream_of(&lines, Ending::Cut),
+        stream_of(&first, Ending::Cut),
         stream_of(&[&more], Ending::Cut),
     ];
     let mut followed = Followed::new(answers).await;
@@ -246,11 +244,10 @@ async fn a_cut_stream_goes_on_where_it_was_and_is_no_news() {
 async fn a_list_that_breaks_off_is_begun_anew() {
     let part = added("a", 3);
     let whole = [added("b", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
     for ending in [Ending::Clean, Ending::Cut, Ending::Never] {
         let answers = vec![
             stream_of(&[&part], ending),
-            stream_of(&lines, Ending::Never),
+            stream_of(&whole, Ending::Never),
         ];
         let mut followed = Followed::new(answers).await;
         let heard = followed.hear(3).await;
@@ -262,12 +259,11 @@ async fn a_list_that_breaks_off_is_begun_anew() {
 #[tokio::test]
 async fn a_loss_is_told_once_and_so_is_its_end() {
     let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
     let answers = vec![
         says(503, "no"),
         says(503, "no"),
         says(500, "no"),
-        stream_of(&lines, Ending::Never),
+        stream_of(&whole, Ending::Never),
     ];
     let mut followed = Followed::new(answers).await;
     let heard = followed.hear(4).await;
@@ -293,8 +289,7 @@ async fn a_server_that_asks_to_be_left_alone_is() {
 #[tokio::test]
 async fn a_stream_that_falls_silent_is_made_anew() {
     let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
-    let followed = Followed::new(vec![stream_of(&lines, Ending::Never)]).await;
+    let followed = Followed::new(vec![stream_of(&whole, Ending::Never)]).await;
     // After a while not even that helps: the version may be one of the server's future.
     let old = "resourceVersion=7";
     assert_eq!(followed.asked(5).await, [STREAMED, old, old, old, STREAMED]);
@@ -303,14 +298,13 @@ async fn a_stream_that_falls_silent_is_made_anew() {
 #[tokio::test]
 async fn bookmarks_keep_a_silent_stream_alive() {
     let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
     let bookmark = |version: u32| {
         format!(
             r#"{{"type":"BOOKMARK","object":{{"metadata":{{"resourceVersion":"{version}"}}}}}}"#
         )
     };
     let bookmarks = [8, 9, 10, 11].map(bookmark);
-    let mut answers = vec![stream_of(&lines, Ending::Never)];
+    let mut answers = vec![stream_of(&whole, Ending::Never)];
     answers.extend(
         bookmarks
             .each_ref()
@@ -324,8 +318,7 @@ async fn bookmarks_keep_a_silent_stream_alive() {
 #[tokio::test]
 async fn a_server_that_is_busy_or_lets_nobody_in_is_not_asked_for_a_new_list() {
     let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
-    let mut answers = vec![stream_of(&lines, Ending::Clean)];
+    let mut answers = vec![stream_of(&whole, Ending::Clean)];
     answers.extend([503, 502, 403, 401, 500, 429].map(|code| says(code, "no")));
     answers.push(stream_of(&[&added("b", 8)], Ending::Never));
     let mut followed = Followed::new(answers).await;
@@ -355,10 +348,9 @@ async fn streaming_lists_that_are_never_finished_give_way_to_pages() {
 #[tokio::test]
 async fn nonsense_leads_to_a_new_list_in_the_end() {
     let whole = [added("a", 3), listed(7)];
-    let lines: Vec<&str> = whole.iter().map(String::as_str).collect();
-    let mut answers = vec![stream_of(&lines, Ending::Clean)];
+    let mut answers = vec![stream_of(&whole, Ending::Clean)];
     answers.extend((0..3).map(|_| stream_of(&["<html>"], Ending::Clean)));
-    answers.push(stream_of(&lines, Ending::Never));
+    answers.push(stream_of(&whole, Ending::Never));
     let followed = Followed::new(answers).await;
     let old = "resourceVersion=7";
     assert_eq!(followed.asked(5).await, [STREAMED, old, old, old, STREAMED]);
@@ -367,7 +359,6 @@ async fn nonsense_leads_to_a_new_list_in_the_end() {
 #[tokio::test]
 async fn what_cannot_be_read_is_listed_by_its_name() {
     let lines = [added("NO NAME", 3), listed(7)];
-    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let mut followed = Followed::new(vec![stream_of(&lines, Ending::Never)]).await;
     assert_eq!(followed.hear(2).await, ["+Namespace NO NAME", "listed 0 1"]);
 }
