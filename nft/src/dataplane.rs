@@ -44,6 +44,21 @@ pub trait Dataplane {
     /// other error the state is unknown and must be read back.
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError>;
 
+    /// Carries out the transactions one after the other, each of them whole or not at all. The first that fails ends it.
+    ///
+    /// # Errors
+    /// That of the transaction that failed, as of [`Dataplane::commit`], with its index. Those before it are in force.
+    fn commit_in_turn(
+        &mut self,
+        transactions: &[Transaction],
+    ) -> Result<Committed, (usize, DataplaneError)> {
+        let mut committed = Committed::default();
+        for (at, transaction) in transactions.iter().enumerate() {
+            committed += self.commit(transaction).map_err(|error| (at, error))?;
+        }
+        Ok(committed)
+    }
+
     /// Whether it has tables that are [`Ownership::Own`](crate::Ownership::Own): the kernel since Linux 6.9.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -295,26 +296,23 @@ impl<D: Dataplane> Committer<D> {
         desired: &Ruleset,
     ) -> Result<Committed, DataplaneError> {
         let (ahead, mut rest) = transaction.stages();
-        let mut committed = self.commit(&ahead)?;
+        let mut committed = self.commit(slice::from_ref(&ahead)).map_err(|(_, e)| e)?;
         let mut full = BTreeSet::new();
         loop {
-            let mut last = Transaction::default();
-            if self.drifted && rest.elements_added() >= LONG_REPAIR {
-                let (first, large) = rest.large_sets_last();
-                (rest, last) = (Cow::Owned(first), large);
-            }
-            let error = match self.commit(&rest) {
+            let parts = match self.drifted && rest.elements_added() >= LONG_REPAIR {
+                true => Cow::Owned(rest.large_sets_last()),
+                false => Cow::Borrowed(slice::from_ref(&*rest)),
+            };
+            let (at, error) = match self.commit(&parts) {
                 Ok(more) => {
                     committed += more;
-                    if !last.is_empty() {
-                        committed += self.commit(&last)?;
-                    }
                     return Ok(committed);
                 }
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            match error.full_set(&rest) {
-                Some(set) if !full.contains(&set) => {
+            match parts.get(at).and_then(|part| error.full_set(part)) {
+                // Nothing of the rest is there yet.
+                Some(set) if at == 0 && !full.contains(&set) => {
                     info!(
                         "set {} {} is full: it is made anew with room for more",
                         set.0, set.1
@@ -329,10 +327,10 @@ impl<D: Dataplane> Committer<D> {
         }
     }
 
-    fn commit(&mut self, stage: &Transaction) -> Result<Committed, DataplaneError> {
-        let outcome = self.dataplane.commit(stage);
-        let error = outcome.as_ref().err();
-        self.refused = error.and_then(|error| refused(error, stage));
+    fn commit(&mut self, stages: &[Transaction]) -> Result<Committed, (usize, DataplaneError)> {
+        let outcome = self.dataplane.commit_in_turn(stages);
+        let failed = outcome.as_ref().err();
+        self.refused = failed.and_then(|(at, error)| refused(error, stages.get(*at)?));
         outcome
     }
 

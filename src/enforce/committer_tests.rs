@@ -380,7 +380,7 @@ fn a_restart_adopts_what_was_owned_and_changes_nothing_else() {
     let adopt = Op::AdoptTable { table: table() };
     assert_eq!(
         started(&fake, Ownership::Own, &["a"]),
-        std::slice::from_ref(&adopt)
+        slice::from_ref(&adopt)
     );
     // With something to change, it is one transaction.
     let ops = started(&fake, Ownership::Own, &["a", "b"]);

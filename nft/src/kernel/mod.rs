@@ -11,6 +11,7 @@
 //! unsafe code is in `ffi`.
 
 mod batch;
+mod commit;
 pub(crate) mod conntrack;
 mod decode;
 mod described;
@@ -30,7 +31,6 @@ mod survey;
 mod userdata;
 mod wire;
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
@@ -43,7 +43,6 @@ use crate::name::Name;
 use crate::ruleset::{Family, Ruleset, TableId};
 use crate::survey::Survey;
 use crate::transaction::{Op, Transaction};
-use batch::{Batch, Unsayable};
 use monitor::Monitor;
 use read::Reader;
 use request::Fault;
@@ -156,107 +155,27 @@ impl Kernel {
         }
     }
 
-    /// Encodes a transaction with the sequence numbers that come next.
-    fn encode(&mut self, transaction: &Transaction) -> Result<Batch, DataplaneError> {
-        if self.seq > u32::MAX / 2 {
-            self.seq = 0;
-        }
-        let unsayable = |Unsayable { index, reason }| DataplaneError::Refused {
-            operation: transaction
-                .ops
-                .get(index)
-                .map(batch::describe)
-                .unwrap_or_default(),
-            index: Some(index),
-            source: reason,
-        };
-        let batch = Batch::encode(transaction, self.seq + 1).map_err(unsayable)?;
-        if batch.messages > 0 {
-            self.seq = batch.last_seq() + 1;
-        }
-        Ok(batch)
-    }
-
-    fn carry_out(
+    /// Does what commits while nobody here listens to what the kernel would tell of each element. `work` gives how many
+    /// transactions were carried out, and what it comes to.
+    fn unheard<T>(
         &mut self,
-        batch: &Batch,
-        transaction: &Transaction,
-    ) -> Result<(), DataplaneError> {
-        self.socket.drain();
-        self.socket.send(&batch.bytes)?;
-        self.outcome(batch, transaction)
-    }
-
-    /// Carries a large batch out while nobody here listens to what the kernel would tell of each of its elements.
-    fn carry_out_unheard(
-        &mut self,
-        batch: &Batch,
-        transaction: &Transaction,
-    ) -> Result<(), DataplaneError> {
+        work: impl FnOnce(&mut Self) -> (usize, T),
+    ) -> Result<T, DataplaneError> {
         let before = self.generation()?;
         if let Some(monitor) = &self.monitor {
             monitor.pause()?;
         }
-        let outcome = self.carry_out(batch, transaction);
+        let (committed, outcome) = work(self);
         if let Some(monitor) = &self.monitor {
             monitor.listen()?;
         }
         let after = self.generation()?;
         if let Some(monitor) = &mut self.monitor
-            && !match outcome {
-                Ok(()) => monitor::is_next(before, after),
-                Err(_) => before == after,
-            }
+            && after != monitor::generation_after(before, committed)
         {
             monitor.miss();
         }
-        outcome
-    }
-
-    /// Waits for the outcome of a batch that has been sent.
-    fn outcome(&mut self, batch: &Batch, transaction: &Transaction) -> Result<(), DataplaneError> {
-        let mut first: Option<(u32, i32)> = None;
-        let mut lost = false;
-        loop {
-            let datagram = match self.socket.receive() {
-                Ok(datagram) => datagram,
-                Err(error) => {
-                    // Answers come in order, so the first is there even when later ones had no room.
-                    lost |= error.raw_os_error() == Some(libc::ENOBUFS);
-                    match first {
-                        Some((seq, errno)) => return Err(refused(batch, transaction, seq, errno)),
-                        None if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
-                        None => {
-                            return Err(DataplaneError::Unreachable {
-                                doing: "waiting for the kernel's acknowledgement",
-                                source: error,
-                            });
-                        }
-                    }
-                }
-            };
-            for message in wire::messages(datagram) {
-                let message =
-                    message.map_err(|reason| request::malformed("a transaction", &reason))?;
-                let seq = message.seq();
-                if message.kind() != libc::NLMSG_ERROR as u16 || !batch.contains(seq) {
-                    continue;
-                }
-                let errno = message.error();
-                if errno != 0 {
-                    first.get_or_insert((seq, errno));
-                }
-                // The last message's answer ends all others; one about the batch itself may be the only one.
-                let end = seq == batch.last_seq() || seq == batch.first_seq || lost;
-                match first {
-                    Some((seq, errno)) if end => {
-                        return Err(refused(batch, transaction, seq, errno));
-                    }
-                    None if end => return Ok(()),
-                    _ => {}
-                }
-            }
-        }
+        Ok(outcome)
     }
 }
 
@@ -272,36 +191,6 @@ fn repeated<T>(mut read: impl FnMut() -> Result<T, Fault>) -> Result<T, Dataplan
     Err(DataplaneError::Interrupted {
         attempts: READ_ATTEMPTS,
     })
-}
-
-/// The error for the kernel's refusal of the message with this number.
-fn refused(batch: &Batch, transaction: &Transaction, seq: u32, errno: i32) -> DataplaneError {
-    let index = batch.op_of(seq);
-    let source = io::Error::from_raw_os_error(errno);
-    match index.and_then(|index| transaction.ops.get(index)) {
-        Some(op) => DataplaneError::Refused {
-            // Permission itself is asked of the batch as a whole (`nft_table_lookup`).
-            operation: match errno {
-                libc::EPERM => format!(
-                    "{}, which belongs to another process as long as that runs",
-                    batch::describe(op)
-                ),
-                _ => batch::describe(op),
-            },
-            index,
-            source,
-        },
-        None => match errno {
-            libc::EPERM | libc::EOPNOTSUPP => request::refusal(errno),
-            // Another change came between; the batch was not carried out.
-            libc::ERESTART | libc::EINTR => DataplaneError::Interrupted { attempts: 1 },
-            _ => DataplaneError::Refused {
-                operation: "carry out the transaction".to_owned(),
-                index: None,
-                source,
-            },
-        },
-    }
 }
 
 impl Dataplane for Kernel {
@@ -321,8 +210,8 @@ impl Dataplane for Kernel {
             owned: true,
         };
         let transaction = Transaction { ops: vec![add] };
-        let trial = self.encode(&transaction)?.trial();
-        match self.carry_out(&trial, &transaction) {
+        let trial = commit::encode(&mut self.seq, &transaction)?.trial();
+        match commit::carry_out(&mut self.socket, &trial, &transaction) {
             Ok(()) => Ok(true),
             Err(DataplaneError::Refused { source, .. })
                 if [Some(libc::EOPNOTSUPP), Some(libc::EINVAL)]
@@ -343,19 +232,34 @@ impl Dataplane for Kernel {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, DataplaneError> {
-        let batch = self.encode(transaction)?;
+        let batch = commit::encode(&mut self.seq, transaction)?;
         if batch.messages == 0 {
             return Ok(Committed::default());
         }
         match batch.bytes.len() > LARGE_BATCH && self.monitor.is_some() {
-            true => self.carry_out_unheard(&batch, transaction)?,
-            false => self.carry_out(&batch, transaction)?,
+            true => self.unheard(|kernel| {
+                let outcome = commit::carry_out(&mut kernel.socket, &batch, transaction);
+                (usize::from(outcome.is_ok()), outcome)
+            })??,
+            false => commit::carry_out(&mut self.socket, &batch, transaction)?,
         }
-        Ok(Committed {
-            batches: 1,
-            messages: batch.messages,
-            bytes: batch.bytes.len(),
-        })
+        Ok(Committed::of(&batch))
+    }
+
+    fn commit_in_turn(
+        &mut self,
+        transactions: &[Transaction],
+    ) -> Result<Committed, (usize, DataplaneError)> {
+        if let [transaction] = transactions {
+            return self.commit(transaction).map_err(|error| (0, error));
+        }
+        let (committed, outcome) = self
+            .unheard(|kernel| {
+                let in_turn = commit::in_turn(&mut kernel.socket, &mut kernel.seq, transactions);
+                (in_turn.0.batches, in_turn)
+            })
+            .map_err(|error| (0, error))?;
+        outcome.map(|()| committed)
     }
 
     fn interference(&mut self) -> Vec<Interference> {

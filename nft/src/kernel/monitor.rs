@@ -153,9 +153,24 @@ pub(super) fn take(
     (!touched.tables.is_empty()).then_some(Interference::Changed { touched, by })
 }
 
-/// Whether nothing but one transaction of ours has happened between two generations.
-pub(super) fn is_next(before: u32, after: u32) -> bool {
+/// The generation once so many transactions have been carried out after this one.
+pub(super) fn generation_after(before: u32, transactions: usize) -> u32 {
     // The kernel skips 0 (`nf_tables_commit`).
-    let next = before.wrapping_add(1);
-    after == if next == 0 { 1 } else { next }
+    let after = u64::from(before) + transactions as u64;
+    let last = u64::from(u32::MAX);
+    u32::try_from(after.saturating_sub(1) % last + 1).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::generation_after;
+
+    #[test]
+    fn no_generation_is_called_0() {
+        assert_eq!(generation_after(7, 0), 7);
+        assert_eq!(generation_after(7, 3), 10);
+        assert_eq!(generation_after(u32::MAX - 1, 1), u32::MAX);
+        assert_eq!(generation_after(u32::MAX, 1), 1);
+        assert_eq!(generation_after(u32::MAX - 1, 4), 3);
+    }
 }

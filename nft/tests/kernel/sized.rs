@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use selvedge_nft::{
-    Dataplane, Datatype, Field, Kernel, Key, Rule, Ruleset, Statement, Table, Verdict, diff,
-    diff_with_room,
+    Dataplane, Datatype, Field, Kernel, Key, Rule, Ruleset, Statement, Table, Transaction, Verdict,
+    diff, diff_with_room,
 };
 
 use crate::lab::*;
@@ -88,5 +88,46 @@ fn small_sets_and_sets_of_ranges_take_what_comes() {
             .commit(&diff(&looking_up(1000), &looking_up(20_000)))
             .unwrap();
         assert!(read(&mut kernel) == looking_up(20_000));
+    });
+}
+
+/// So many sets of so many addresses each, and a chain that looks the first up.
+fn sets_of(sets: u32, keys_each: u32) -> Ruleset {
+    let mut all = looking_up(keys_each);
+    let table = Arc::make_mut(all.tables.get_mut(&inet()).unwrap());
+    for n in 1..sets {
+        let many = (0..keys_each).map(|key| Key::from(Ipv4Addr::from((n << 24) + key)));
+        let set = set(&[Datatype::Ipv4Addr], keys(many));
+        table.sets.insert(name(&format!("peers-{n}")), set);
+    }
+    all
+}
+
+#[test]
+fn in_parts_they_come_one_after_the_other_and_nothing_goes_unheard() {
+    in_namespace(|| {
+        let mut kernel = Kernel::open().unwrap();
+        kernel.listen(vec![inet()]).unwrap();
+        let desired = sets_of(5, 8_000);
+        let parts = diff(&Ruleset::default(), &desired).large_sets_last();
+        let elements: Vec<_> = parts.iter().map(Transaction::elements_added).collect();
+        assert_eq!(elements, [0, 16_000, 16_000, 8_000]);
+        let before = kernel.generation().unwrap();
+        let committed = kernel.commit_in_turn(&parts).unwrap();
+        assert_eq!(committed.batches, 4);
+        assert_eq!(kernel.generation().unwrap(), before + 4);
+        assert!(read(&mut kernel) == desired, "all is there");
+        assert_eq!(kernel.interference(), []);
+
+        // The first that fails ends it; those before it are in force.
+        let refused = kernel.commit_in_turn(&parts[1..]).unwrap_err();
+        assert_eq!(refused.0, 0, "{}", refused.1);
+        let more = sets_of(6, 8_000);
+        let one_more = diff(&desired, &more).large_sets_last();
+        let stages = [&one_more[..], &parts[1..]].concat();
+        let refused = kernel.commit_in_turn(&stages).unwrap_err();
+        assert_eq!(refused.0, one_more.len(), "{}", refused.1);
+        assert!(read(&mut kernel) == more, "what came before it stays");
+        assert_eq!(kernel.interference(), []);
     });
 }
