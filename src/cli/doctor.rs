@@ -32,7 +32,7 @@ pub(super) struct Doctor {
     /// Only that proof. It fails where a packet does what rules forbid, and nowhere else: not being able to try is a warning
     #[arg(long, conflicts_with = "probe")]
     only_probe: bool,
-    /// The pods' bridge [default: the bridge with Flannel's subnet, else cni0]
+    /// The pods' bridge [default: the bridge with the node's pod CIDR, else cni0]
     #[arg(long, value_name = "NAME", value_parser = interface)]
     bridge: Option<IfName>,
     #[command(flatten)]

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+
 use super::Finding;
-use crate::cluster::object::{Object, ObjectKind};
+use crate::cluster::object::{Node, Object, ObjectKind};
 use crate::source::kube::{self, Access, AccessError, ApiError, Connection};
 
 const CHECK: &str = "API server";
@@ -15,32 +17,43 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What was learnt of each kind.
 type Read = Vec<(ObjectKind, Result<Vec<Object>, ApiError>)>;
 
-/// Asks the API server for one object of each kind, and for this node.
-pub fn examine(access: &Access, node: Option<&str>) -> Vec<Finding> {
+/// Asks the API server for one object of each kind, and for this node; the pod CIDRs are the node's, as far as it says.
+pub fn examine(access: &Access, node: Option<&str>) -> (Vec<Finding>, Vec<IpNetwork>) {
+    let only = |finding| (vec![finding], Vec::new());
     if !access.is_configured() {
         let found = "not looked at: nothing here says where it is (--kubeconfig FILE does)";
-        return vec![Finding::ok(CHECK, found)];
+        return only(Finding::ok(CHECK, found));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return vec![Finding::fail(CHECK, error.to_string(), "try again")],
+        Err(error) => return only(Finding::fail(CHECK, error.to_string(), "try again")),
     };
     let (place, read) = match runtime.block_on(ask(access, node)) {
         Ok(answer) => answer,
         Err(error) => {
             let advice = "name a kubeconfig that is there and readable (--kubeconfig FILE), or mount the service account's token";
-            return vec![Finding::fail(CHECK, error.to_string(), advice)];
+            return only(Finding::fail(CHECK, error.to_string(), advice));
         }
     };
     let mut findings = vec![judge(&place, &read)];
     let nodes = read.iter().find(|(kind, _)| *kind == ObjectKind::Node);
+    let mut pod_cidrs = Vec::new();
     if let (Some(name), Some((_, Ok(nodes)))) = (node, nodes) {
-        findings.push(judge_node(name, nodes));
+        let node = known(name, nodes);
+        findings.push(judge_node(name, node));
+        pod_cidrs = node.map(|node| node.pod_cidrs.clone()).unwrap_or_default();
     }
-    findings
+    (findings, pod_cidrs)
+}
+
+fn known<'a>(name: &str, nodes: &'a [Object]) -> Option<&'a Node> {
+    nodes.iter().find_map(|object| match object {
+        Object::Node(node) if *node.name == *name => Some(node),
+        _ => None,
+    })
 }
 
 /// The server's URL, and what it answered.
@@ -95,11 +108,7 @@ fn judge(place: &str, read: &Read) -> Finding {
     Finding::fail(CHECK, found, advice)
 }
 
-fn judge_node(name: &str, nodes: &[Object]) -> Finding {
-    let known = nodes.iter().find_map(|object| match object {
-        Object::Node(node) if *node.name == *name => Some(node),
-        _ => None,
-    });
+fn judge_node(name: &str, known: Option<&Node>) -> Finding {
     let Some(node) = known else {
         return Finding::fail(
             NODE_CHECK,
@@ -168,10 +177,13 @@ mod tests {
             pod_cidrs: Vec::new(),
             addresses: Vec::new(),
         };
-        let object = |node: &Node| [Object::Node(node.clone())];
-        assert_eq!(judge_node("node-b", &object(&node)).status, Status::Fail);
-        assert_eq!(judge_node("node-a", &object(&node)).status, Status::Warn);
+        let judged = |name, node: &Node| {
+            let nodes = [Object::Node(node.clone())];
+            judge_node(name, known(name, &nodes)).status
+        };
+        assert_eq!(judged("node-b", &node), Status::Fail);
+        assert_eq!(judged("node-a", &node), Status::Warn);
         node.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
-        assert_eq!(judge_node("node-a", &object(&node)).status, Status::Ok);
+        assert_eq!(judged("node-a", &node), Status::Ok);
     }
 }

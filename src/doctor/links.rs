@@ -69,17 +69,20 @@ pub struct Interfaces {
     pub path: PathBuf,
     /// What it wrote; `None` where it has not.
     pub subnets: io::Result<Option<SubnetEnv>>,
+    /// The node's `spec.podCIDRs`; empty where the node is not known.
+    pub pod_cidrs: Vec<IpNetwork>,
 }
 
 impl Interfaces {
     fn cidrs(&self) -> &[IpNetwork] {
         match &self.subnets {
-            Ok(Some(env)) => &env.subnets,
-            _ => &[],
+            Ok(Some(env)) if !env.subnets.is_empty() => &env.subnets,
+            // The file is the node's, and in the daemon's container it isn't.
+            _ => &self.pod_cidrs,
         }
     }
 
-    /// The pods' bridge: the one named, else the one within Flannel's subnet, else cni0.
+    /// The pods' bridge: the one named, else the one within the node's pod CIDRs, else cni0.
     fn bridge(&self) -> Option<&Link> {
         let cidrs = self.cidrs();
         let usual = host::unknown(self.named).ok();
@@ -123,7 +126,7 @@ impl Interfaces {
                 ),
                 (None, true) => Finding::warn(
                     CHECK,
-                    "there is no cni0, and Flannel's subnet is not known",
+                    "there is no cni0, and the node's pod CIDR is not known",
                     format!(
                         "name the pods' bridge with --bridge ({}); Flannel makes it with the first pod",
                         self.bridges()
@@ -184,12 +187,12 @@ impl Interfaces {
                 format!("{interface}; {path} can't be read: {error}"),
                 "mount it into the container, or name the bridge with --bridge",
             ),
-            Ok(None) if links.is_empty() => Finding::warn(
+            Ok(None) if links.is_empty() && self.bridge().is_none() => Finding::warn(
                 CHECK,
                 format!("no interface flannel.1 or flannel-wg, and no {path}"),
                 "see that flanneld runs on this node; if another network does, name its bridge with --bridge",
             ),
-            Ok(None) => Finding::ok(CHECK, format!("{interface}; there is no {path} to read")),
+            Ok(None) => Finding::ok(CHECK, format!("{interface}; no {path} here to read")),
         }
     }
 }
@@ -224,6 +227,7 @@ mod tests {
             named: None,
             path: SUBNET_ENV.into(),
             subnets: Ok(Some(SubnetEnv::parse(env))),
+            pod_cidrs: Vec::new(),
         }
     }
 
@@ -260,13 +264,27 @@ mod tests {
         assert_eq!(node.judge_flannel().status, Status::Ok);
         assert!(!node.ipv6());
         node.links.retain(|link| !link.name.starts_with("flannel"));
-        assert_eq!(node.judge_flannel().status, Status::Warn);
+        assert_eq!(node.judge_flannel().status, Status::Ok, "host-gw");
         node.links.retain(|link| link.name != "cni0");
+        assert_eq!(node.judge_flannel().status, Status::Warn);
         let finding = node.judge_bridge();
         assert_eq!(finding.status, Status::Warn);
         assert!(finding.advice.unwrap().contains("docker0"));
         node.subnets = Err(io::ErrorKind::PermissionDenied.into());
         assert_eq!(node.judge_flannel().status, Status::Warn);
+    }
+
+    #[test]
+    fn without_the_file_the_node_says_which_bridge_it_is() {
+        let mut node = node();
+        node.subnets = Ok(None);
+        node.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
+        node.links[2].name = "cbr0".to_owned();
+        assert!(node.judge_bridge().found.starts_with("cbr0 "));
+        node.links.remove(2);
+        let finding = node.judge_bridge();
+        assert_eq!(finding.status, Status::Warn);
+        assert!(finding.found.contains("10.244.1.0/24 yet"), "{finding:?}");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod system;
 
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
 use selvedge_nft::{IfName, Survey};
 
 pub use finding::{Finding, Status};
@@ -101,8 +102,9 @@ pub fn examine(options: &Options) -> Report {
         }
     };
     let names: Vec<String> = links.iter().map(|link| link.name.clone()).collect();
-    findings.extend(network(options, links));
-    findings.extend(api::examine(&options.access, options.node.as_deref()));
+    let (asked, pod_cidrs) = api::examine(&options.access, options.node.as_deref());
+    findings.extend(network(options, links, pod_cidrs));
+    findings.extend(asked);
     if let Ok(survey) = &survey {
         findings.extend(others(survey, &names));
     }
@@ -115,13 +117,14 @@ pub fn examine(options: &Options) -> Report {
     }
 }
 
-/// The pods' network on this node.
-fn network(options: &Options, links: Vec<Link>) -> Vec<Finding> {
+/// The pods' network on this node, whose pod CIDRs are these, as far as its object is known.
+fn network(options: &Options, links: Vec<Link>, pod_cidrs: Vec<IpNetwork>) -> Vec<Finding> {
     let interfaces = links::Interfaces {
         links,
         named: options.bridge,
         path: options.subnet_env.clone(),
         subnets: links::SubnetEnv::read(&options.subnet_env),
+        pod_cidrs,
     };
     let mut findings = netfilter::Forwarding::read().judge(interfaces.ipv6());
     findings.push(interfaces.judge_bridge());
