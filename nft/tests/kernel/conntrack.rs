@@ -1,6 +1,6 @@
 //! Tracked connections are read as they are, found by an address, and ended one by one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 
@@ -95,16 +95,35 @@ fn connections_are_found_by_either_end() {
 #[test]
 fn a_dump_of_many_is_whole() {
     tracked(|| {
-        // Far more than one datagram of a dump holds.
+        // Far more than one datagram of a dump holds, and then so many that the kernel is asked for single addresses.
         let client = UdpSocket::bind("127.0.0.2:0").unwrap();
-        for port in 1000..4000 {
-            let _ = client.send_to(b"?", ("127.0.0.3", port));
-        }
         let mut conntrack = Conntrack::open().unwrap();
-        let of = conntrack
-            .involving(&[ip("127.0.0.3")].into(), |_| true)
-            .unwrap();
-        assert_eq!(of.kept.len(), 3000);
+        for (ports, all) in [(1000..4000, 3000), (4000..20_000, 19_000)] {
+            for port in ports {
+                let _ = client.send_to(b"?", ("127.0.0.3", port));
+            }
+            exchange("127.0.0.4", "127.0.0.2", 54);
+            exchange("::1", "::1", 56);
+            assert!((all..all + 10).contains(&conntrack.tracked().unwrap()));
+            let mut of = |addresses: &[&str]| {
+                let addresses = addresses.iter().map(|address| ip(address)).collect();
+                let of = conntrack.involving(&addresses, |_| true).unwrap();
+                ends(&of.kept)
+                    .into_iter()
+                    .fold(BTreeMap::<_, usize>::new(), |mut counted, ends| {
+                        *counted.entry(ends).or_default() += 1;
+                        counted
+                    })
+            };
+            let many = ((ip("127.0.0.2"), ip("127.0.0.3")), all);
+            let one = |from, to, times| ((ip(from), ip(to)), times);
+            let times = if all == 3000 { 1 } else { 2 };
+            assert_eq!(of(&["127.0.0.3"]), [many].into());
+            let other = one("127.0.0.4", "127.0.0.2", times);
+            assert_eq!(of(&["127.0.0.2"]), [many, other].into());
+            let v6 = one("::1", "::1", times);
+            assert_eq!(of(&["127.0.0.4", "::1"]), [other, v6].into());
+        }
     });
 }
 

@@ -43,6 +43,9 @@ const STATUS_EXPECTED: u32 = 1;
 /// `CTA_FILTER_F_CTA_IP_SRC`, a number in the host's order.
 const FILTER_SOURCE: u32 = 1;
 
+/// `CTA_STATS_GLOBAL_ENTRIES`.
+const STATS_ENTRIES: u16 = 1;
+
 /// A direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -50,6 +53,13 @@ pub(super) enum Direction {
     Original,
     /// From the other.
     Reply,
+}
+
+/// How many entries there are.
+pub(super) fn tracked(attrs: Attrs<'_>) -> Result<usize, Malformed> {
+    let entries = attrs.find(STATS_ENTRIES)?;
+    let entries = entries.ok_or_else(|| Malformed::new("no number of entries"))?;
+    Ok(entries.u32()? as usize)
 }
 
 /// Asks for entries whose packets in this direction come from this address.
