@@ -38,3 +38,18 @@ pub const BLOCKS: usize = 100_000;
 
 /// The most values in the selectors of a policy. Each of its sets is named after all of its selector.
 pub const VALUES: usize = 20_000;
+
+/// The most values in the selectors of the rules of one direction, and of its subject, times the rule's named ports: each
+/// pair of a selector and a named port is a set, which is named after all of the selector.
+pub const NAMED: usize = 500_000;
+
+/// A text of at most [`MESSAGE`] characters, on one line.
+pub fn cut(text: &str) -> String {
+    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = chars.by_ref().take(MESSAGE).collect();
+    if chars.next().is_some() {
+        line.pop();
+        line.push('…');
+    }
+    line
+}

@@ -14,7 +14,7 @@ use selvedge::cluster::object::{Event, Object};
 use selvedge::cluster::port::Protocol;
 use selvedge::compile::{Compiler, Host};
 use selvedge::index::Index;
-use selvedge::limits::{BLOCKS, PROBLEMS, VALUES, WAYS};
+use selvedge::limits::{BLOCKS, MESSAGE, NAMED, PROBLEMS, VALUES, WAYS};
 use selvedge::policy::Policy;
 use selvedge::source::{decode, document};
 use selvedge::verdict::{Connection, Transport, evaluate};
@@ -200,6 +200,71 @@ fn rules_have_so_many_ways_and_one_that_has_more_allows_nothing() {
     let over = product(41);
     assert!(only_problem(&over).contains("more than 2000 ways"));
     timed("2,050 ways, closed", || node.apply(Object::Policy(over)));
+}
+
+/// `In` so many values, of which no other selector has any.
+fn values(key: &str, from: usize, count: usize) -> Value {
+    let values: Value = (from..from + count)
+        .map(|n| json!(format!("v{n}")))
+        .collect();
+    json!({"matchExpressions": [{"key": key, "operator": "In", "values": values}]})
+}
+
+#[test]
+fn values_of_namespaces_times_values_of_pods_are_not_each_looked_for() {
+    // Each of the peers fits in itself: 64 values are looked for one by one, 64 times 64 are not.
+    let peers = (0..VALUES / 128).map(|n| {
+        json!({"namespaceSelector": values("team", n * 64, 64), "podSelector": values("app", n * 64, 64)})
+    });
+    let spec = json!({"podSelector": {}, "ingress": [{"from": peers.collect::<Value>()}]});
+    let under = policy(spec);
+    assert!(under.problems.is_empty());
+    let mut node = Node::new();
+    node.apply(Object::Policy(under));
+    // A pod is found by any of its values all the same.
+    let labels = json!({"app": "v70"});
+    node.apply(object(&json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "v70"}},
+    })));
+    node.apply(pod("peer", 3, labels, json!([])));
+    assert!(node.reached([10, 244, 1, 3], 80));
+}
+
+#[test]
+fn values_times_named_ports_are_bounded_and_what_they_lack_is_told_shortly() {
+    let ports = |count: usize| -> Value {
+        (0..count)
+            .map(|n| json!({"port": format!("p{n}")}))
+            .collect()
+    };
+    let spec = |count: usize| {
+        let mut subject = values("app", 0, VALUES - 1);
+        subject["matchExpressions"][0]["values"][0] = json!("web");
+        json!({"podSelector": subject, "ingress": [{"ports": ports(count)}]})
+    };
+    let over = policy(spec(NAMED / VALUES + 1));
+    assert_eq!(
+        only_problem(&over),
+        "spec.ingress[0]: with it the policy has more than 500000 values times named ports in its ingress rules; this rule allows nothing"
+    );
+    let mut node = Node::new();
+    let under = policy(spec(NAMED / VALUES));
+    assert!(under.problems.is_empty());
+    timed("25 named ports of 19,999 values in force", || {
+        node.apply(Object::Policy(under))
+    });
+    let warnings = node.compiler.warnings();
+    assert_eq!(warnings.len(), NAMED / VALUES);
+    let longest = warnings.iter().map(|line| line.chars().count()).max();
+    assert!(longest <= Some(MESSAGE), "{longest:?}");
+
+    // So many lines at most, and how many more there would be.
+    let spec = json!({"podSelector": {}, "ingress": [{"ports": ports(1_500)}]});
+    node.apply(Object::Policy(policy(spec)));
+    let warnings = node.compiler.warnings();
+    assert_eq!(warnings.len(), PROBLEMS + 1);
+    let more = "NetworkPolicy shop/p: 1400 more of its named ports match nothing";
+    assert!(warnings.iter().any(|line| line == more));
 }
 
 #[test]

@@ -436,3 +436,64 @@ fn a_narrow_terminal_gets_narrow_lines() {
     assert!(widest.unwrap() <= 40, "{stdout}");
     assert!(!stdout.contains('\x1b'), "{stdout}");
 }
+
+#[test]
+fn an_answer_without_what_can_t_be_read_is_no_answer_for_a_script() {
+    let template = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{ .Release.Name }}\n";
+    let case = Case::new(&(CLUSTER.to_owned() + template));
+    for (words, answer) in [
+        ("can shop/web-0 shop/api-0 --port tcp/8080", "allowed\n"),
+        ("can shop/web-0 shop/db-0 --port tcp/5432", "denied\n"),
+    ] {
+        let output = case.run(words);
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert_eq!(text(&output.stdout), answer);
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.lines().count(), 2, "{stderr}");
+        assert!(
+            stderr.ends_with("selvedge: what could not be read is not in the answer (see above)\n"),
+            "{stderr}"
+        );
+    }
+    let answer = case.json("can shop/web-0 shop/api-0 --port tcp/8080", 2);
+    assert_eq!(answer["unread"], true);
+    assert!(
+        case.answers("why shop/web-0 shop/api-0 --port tcp/8080", 2)
+            .contains("ALLOWED")
+    );
+    assert!(case.answers("matrix", 2).contains("shop/api-0"));
+}
+
+#[test]
+fn a_namespace_has_its_own_name_whatever_a_manifest_says() {
+    let prod = "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: prod}}}";
+    let yaml = CLUSTER.replace("{podSelector: {matchLabels: {app: web}}}", prod)
+        + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: evil, labels: {kubernetes.io/metadata.name: prod}}\n\
+           ---\napiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: evil}\nspec: {nodeName: node-1}\n\
+           status: {phase: Running, podIPs: [{ip: 10.244.1.9}]}\n";
+    Case::new(&yaml).answers("can evil/a shop/api-0 --port tcp/8080", 1);
+}
+
+#[test]
+fn a_node_that_says_no_address_is_known_by_its_host_network_pods() {
+    let yaml = CLUSTER.replace(
+        "status: {addresses: [{type: InternalIP, address: 192.168.50.11}]}\n",
+        "",
+    ) + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: agent, namespace: shop}\nspec: {nodeName: node-1, hostNetwork: true}\n\
+           status: {phase: Running, podIPs: [{ip: 192.168.50.11}]}\n";
+    Case::new(&yaml).answers("can 192.168.50.11 shop/api-0 --port tcp/8080", 0);
+}
+
+#[test]
+fn pods_of_different_families_are_not_alike() {
+    let pod = |name: &str, address: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: x}}, ownerReferences: [{{kind: ReplicaSet, name: x, apiVersion: apps/v1, uid: x}}]}}\n\
+             spec: {{nodeName: node-1}}\nstatus: {{phase: Running, podIPs: [{{ip: '{address}'}}]}}\n"
+        )
+    };
+    let yaml = pod("x-0", "10.244.1.2") + &pod("x-1", "fd00::2") + &pod("y-0", "10.244.1.3");
+    let case = Case::new(&yaml);
+    let matrix = case.answers("matrix", 0);
+    assert!(!matrix.contains("2 pods"), "{matrix}");
+}

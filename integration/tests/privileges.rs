@@ -67,7 +67,7 @@ fn it_listens_on_loopback_alone() -> Result<(), Error> {
         Ok(ours.filter_map(words).collect())
     };
     // TCP and SCTP that listen; UDP and raw sockets, which hear without that.
-    assert_eq!(sockets("-lt")?, ["127.0.0.1:9464"]);
+    assert_eq!(sockets("-lt")?, ["127.0.0.1:20464"]);
     for what in ["-lS", "-au", "-aw", "-0"] {
         assert!(sockets(what)?.is_empty(), "{what}");
     }

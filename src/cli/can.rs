@@ -13,7 +13,7 @@ Examples:
   selvedge can 192.168.50.200 shop/db-0 --port tcp/5432 -f ./examples && echo 'the database is open!'
   selvedge can shop/web-0 shop/api-0 --port icmp -f cluster.yaml -o json
 
-Exit codes: 0 allowed, 1 denied, 2 bad usage or input.";
+Exit codes: 0 allowed, 1 denied, 2 bad usage or input, also where an answer is without what could not be read.";
 
 /// Say whether a connection is allowed, from manifests alone.
 #[derive(Debug, Args)]
@@ -25,8 +25,8 @@ pub(super) struct Can {
 
 impl Can {
     pub(super) fn execute(self) -> Result<Done, Failure> {
-        let index = self.question.input.load()?;
-        let answer = self.question.answer(&index)?;
+        let asked = self.question.input.load()?;
+        let answer = self.question.answer(&asked.index)?;
         match self.question.input.output {
             Output::Json => {
                 let connections: Vec<_> = answer
@@ -40,13 +40,15 @@ impl Can {
                         })
                     })
                     .collect();
-                print_json(&json!({
+                let mut value = json!({
                     "from": answer.from,
                     "to": answer.to,
                     "port": answer.transport.to_string(),
                     "allowed": answer.allowed(),
                     "connections": connections,
-                }))?;
+                });
+                asked.mark(&mut value);
+                print_json(&value)?;
             }
             Output::Text => {
                 let style = Style::of_stdout();
@@ -70,6 +72,6 @@ impl Can {
                 }
             }
         }
-        Ok(answer.done())
+        asked.done(answer.done())
     }
 }

@@ -1,10 +1,12 @@
 //! The log: to stderr, as text for people or JSON for machines.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::Failure;
@@ -57,11 +59,13 @@ impl Options {
             (_, 1) => "selvedge=debug,info".to_owned(),
             (_, 2..) => "trace".to_owned(),
             (Some(level), 0) => level.clone(),
-            (None, 0) => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+            (None, 0) => std::env::var("RUST_LOG").unwrap_or_default(),
         };
-        let filter = EnvFilter::try_new(&filter).map_err(|error| {
-            Failure::Input(format!("the log level {filter:?} is none: {error}"))
-        })?;
+        let filter = match filter.trim() {
+            // A variable that is set to nothing says nothing.
+            "" => parse("info")?,
+            filter => parse(filter)?,
+        };
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(writer);
@@ -70,6 +74,27 @@ impl Options {
             Format::Json => Box::new(builder.json().flatten_event(true).finish()),
         })
     }
+}
+
+/// A level, or a filter of targets and levels.
+fn parse(text: &str) -> Result<EnvFilter, Failure> {
+    let wrong = |reason: &dyn fmt::Display| {
+        Failure::Input(format!(
+            "the log level {text:?} is none: {reason}; it is error, warn, info, debug, trace or off, or a filter such as selvedge=debug"
+        ))
+    };
+    // A word alone is also a filter's target, of which all is logged, and of all others nothing.
+    let words = text.split(',').map(str::trim);
+    let mut words = words.filter(|word| !word.contains(['=', '[', ':', '_']));
+    if let Some(word) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(wrong(&format_args!("there is no {word:?}")));
+    }
+    match text.parse::<LevelFilter>() {
+        // What a library says of a connection that it could not make is said better by who wanted it.
+        Ok(level) => EnvFilter::try_new(format!("{level},kube_client=off")),
+        Err(_) => EnvFilter::try_new(text),
+    }
+    .map_err(|error| wrong(&error))
 }
 
 #[cfg(test)]
@@ -128,6 +153,22 @@ mod tests {
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].ends_with(" INFO an \"event\" pods=3"), "{lines:?}");
         assert!(!lines[0].contains('\x1b'));
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_said() {
+        for text in ["warning", "xx", "selvedge=debug,verbose", "selvedge=loud"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "WARN",
+            "info",
+            "off",
+            "selvedge=debug",
+            "selvedge::source=trace,warn",
+        ] {
+            assert!(parse(text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]

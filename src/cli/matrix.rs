@@ -32,14 +32,15 @@ pub(super) struct Matrix {
 
 impl Matrix {
     pub(super) fn execute(self) -> Result<Done, Failure> {
-        let index = self.input.load()?;
-        match self.input.output {
+        let asked = self.input.load()?;
+        let done = match self.input.output {
             Output::Json => {
-                let text = serde_json::to_string(&pairs(&index)).map_err(Failure::input)?;
-                print(&(text + "\n"))
+                let text = serde_json::to_string(&pairs(&asked.index)).map_err(Failure::input)?;
+                print(&(text + "\n"))?
             }
-            Output::Text => print(&as_text(&index, Style::of_stdout())),
-        }
+            Output::Text => print(&as_text(&asked.index, Style::of_stdout()))?,
+        };
+        asked.done(done)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Done, Failure, cluster, print, warn};
 use crate::cluster::object::Pod;
@@ -95,9 +96,35 @@ impl Answer {
     }
 }
 
+/// What a question is asked of.
+pub(super) struct Asked {
+    pub index: Index,
+    /// Whether there was anything that could not be read at all: answers are without it.
+    pub unread: bool,
+}
+
+impl Asked {
+    /// Says so in an answer for programs, too.
+    pub fn mark(&self, answer: &mut Value) {
+        if self.unread {
+            answer["unread"] = true.into();
+        }
+    }
+
+    /// How a command ends that has answered so: a script must not take an answer for whole that isn't.
+    pub fn done(&self, done: Done) -> Result<Done, Failure> {
+        match self.unread {
+            false => Ok(done),
+            true => Err(Failure::Input(
+                "what could not be read is not in the answer (see above)".to_owned(),
+            )),
+        }
+    }
+}
+
 impl Input {
     /// Reads the manifests, or the cluster.
-    pub fn load(&self) -> Result<Index, Failure> {
+    pub fn load(&self) -> Result<Asked, Failure> {
         let snapshot = match &self.files {
             Some(path) => {
                 let reading = Files::with_workloads(path).read(Duration::ZERO);
@@ -118,7 +145,8 @@ impl Input {
                 None => "the cluster has no pods".to_owned(),
             }));
         }
-        Ok(index)
+        let unread = snapshot.unread;
+        Ok(Asked { index, unread })
     }
 }
 
@@ -196,9 +224,10 @@ fn of_pod(index: &Index, pod: &Pod, text: &str) -> Result<Vec<IpAddr>, Failure> 
             "{text} has lost its address: {address} is {}'s now",
             full_name(other)
         ),
-        None => format!(
+        None if pod.host_network => format!(
             "{text} uses its node's network, and the input does not say which; name a node's address instead"
         ),
+        None => format!("{text} has no address yet"),
     }))
 }
 

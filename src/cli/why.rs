@@ -16,7 +16,7 @@ Examples:
   selvedge why shop/web-0 shop/db-0 --port tcp/5432 -f ./examples
   selvedge why 192.168.50.200 shop/web-0 --port tcp/8080 -f ./examples -o json
 
-Exit codes: 0 allowed, 1 denied, 2 bad usage or input.";
+Exit codes: 0 allowed, 1 denied, 2 bad usage or input, also where an answer is without what could not be read.";
 
 /// Say which policies and rules decide about a connection, and what a denied one lacks.
 #[derive(Debug, Args)]
@@ -28,13 +28,18 @@ pub(super) struct Why {
 
 impl Why {
     pub(super) fn execute(self) -> Result<Done, Failure> {
-        let index = self.question.input.load()?;
-        let answer = self.question.answer(&index)?;
+        let asked = self.question.input.load()?;
+        let index = &asked.index;
+        let answer = self.question.answer(index)?;
         match self.question.input.output {
-            Output::Json => print_json(&as_json(&index, &answer))?,
-            Output::Text => print(&as_text(&index, &answer, Style::of_stdout()))?,
+            Output::Json => {
+                let mut value = as_json(index, &answer);
+                asked.mark(&mut value);
+                print_json(&value)?
+            }
+            Output::Text => print(&as_text(index, &answer, Style::of_stdout()))?,
         };
-        Ok(answer.done())
+        asked.done(answer.done())
     }
 }
 

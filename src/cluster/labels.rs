@@ -21,11 +21,11 @@ impl Labels {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
-    /// The same labels with one more, unless its key is there already.
+    /// The same labels with this one, whatever its value was.
     #[must_use]
-    pub fn with_default(&self, key: &str, value: &str) -> Self {
+    pub fn with(&self, key: &str, value: &str) -> Self {
         let key = Text::from(key);
-        if self.get(&key).is_some() {
+        if self.get(&key).is_some_and(|known| **known == *value) {
             return self.clone();
         }
         self.iter()

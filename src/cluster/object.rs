@@ -95,9 +95,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A namespace with these labels and the one of its name, which is there to stay.
+    /// A namespace with these labels and the one of its name, which the API server sets whatever a manifest says.
     pub fn new(name: Text, labels: &Labels) -> Self {
-        let labels = labels.with_default(NAMESPACE_NAME_LABEL, &name);
+        let labels = labels.with(NAMESPACE_NAME_LABEL, &name);
         Self {
             name,
             labels,

@@ -103,6 +103,21 @@ impl PodSelector {
         }
     }
 
+    /// How many values its requirements have.
+    pub fn values(&self) -> usize {
+        let scope = match &self.scope {
+            Scope::Namespace(_) => None,
+            Scope::Namespaces(namespaces) => Some(namespaces),
+        };
+        let requirements = scope.into_iter().chain([&self.pods]);
+        let requirements = requirements.flat_map(LabelSelector::requirements);
+        let values = requirements.map(|requirement| match &requirement.operator {
+            Operator::In(values) | Operator::NotIn(values) => values.len(),
+            Operator::Exists | Operator::DoesNotExist => 0,
+        });
+        values.sum()
+    }
+
     /// Whether a pod with these labels in that namespace is selected.
     pub fn matches(&self, namespace: &Text, namespace_labels: &Labels, labels: &Labels) -> bool {
         let scoped = match &self.scope {

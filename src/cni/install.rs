@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+
 use super::conflist::{self, ConflistError, Entry, PLUGIN};
 
 /// What the name of a backup ends with.
@@ -17,6 +19,9 @@ pub const BACKUP: &str = ".before-selvedge";
 /// The largest configuration and the largest binary that are read.
 const LARGEST_CONFIGURATION: u64 = 1 << 20;
 const LARGEST_BINARY: u64 = 64 << 20;
+
+/// How often a configuration is looked at again that changes while it is being changed.
+const ATTEMPTS: usize = 5;
 
 /// Where container runtimes look.
 #[derive(Debug, Clone)]
@@ -69,7 +74,9 @@ pub enum InstallError {
 impl InstallError {
     /// Whether a file is there and can't be read or written: no permission, no room.
     pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::File { source, .. } if !is_missing(source)) && !self.is_of_no_list()
+        let passes =
+            |source: &io::Error| is_missing(source) || source.kind() == io::ErrorKind::ResourceBusy;
+        matches!(self, Self::File { source, .. } if !passes(source)) && !self.is_of_no_list()
     }
 
     /// Whether a file can't be read because it can't be anyone's configuration: it is no text, far too long, a directory,
@@ -97,10 +104,22 @@ impl Places {
     /// # Errors
     /// [`InstallError`]; a configuration is not touched unless the plugin is there.
     pub fn install(&self, binary: &Path, entry: &Entry) -> Result<Vec<String>, InstallError> {
-        let found = self.flannels()?;
-        let mut said = Vec::new();
-        said.extend(self.copy(binary)?);
-        for (path, text) in found {
+        // Nothing is copied to a node without Flannel. Copying takes a while, in which Flannel may write its file anew.
+        self.flannels()?;
+        let mut said: Vec<String> = self.copy(binary)?.into_iter().collect();
+        for _ in 0..ATTEMPTS {
+            if self.put_in(entry, &mut said)? {
+                return Ok(said);
+            }
+        }
+        let busy = io::Error::from(io::ErrorKind::ResourceBusy);
+        Err(failed(&self.configurations, "changed")(busy))
+    }
+
+    /// Puts the entry in where it isn't. Whether all have it: not where somebody has written one meanwhile, which is not
+    /// overwritten.
+    fn put_in(&self, entry: &Entry, said: &mut Vec<String>) -> Result<bool, InstallError> {
+        for (path, text) in self.flannels()? {
             let wrong = |source| InstallError::Configuration {
                 path: path.clone(),
                 source,
@@ -113,13 +132,18 @@ impl Places {
             if !conflist::has_plugin(&text).map_err(wrong)? {
                 replace(&backup, text.as_bytes(), Some(&like), 0o600)?;
             }
-            replace(&path, with.as_bytes(), Some(&like), 0o600)?;
+            // Of a link, what it leads to is changed, and the link stays.
+            let place = fs::canonicalize(&path).map_err(failed(&path, "read"))?;
+            if read_text(&place)? != text {
+                return Ok(false);
+            }
+            replace(&place, with.as_bytes(), Some(&like), 0o600)?;
             let (path, backup) = (path.display(), backup.display());
             said.push(format!(
                 "put {PLUGIN} into {path}; what it was is in {backup}"
             ));
         }
-        Ok(said)
+        Ok(true)
     }
 
     /// Takes the plugin out of every configuration, then its binary and the backups away. What was done is said, a line
@@ -141,7 +165,8 @@ impl Places {
             // What can't be read can't ask for it either.
             if let Ok(Some(without)) = conflist::remove(&text) {
                 let like = fs::metadata(&path).map_err(failed(&path, "read"))?;
-                replace(&path, without.as_bytes(), Some(&like), 0o600)?;
+                let place = fs::canonicalize(&path).map_err(failed(&path, "read"))?;
+                replace(&place, without.as_bytes(), Some(&like), 0o600)?;
                 said.push(format!("took {PLUGIN} out of {}", path.display()));
             }
         }
@@ -287,7 +312,16 @@ fn read_text(path: &Path) -> Result<String, InstallError> {
 
 fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    // Nobody waits for the other end of a pipe.
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    file.take(most + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > most {
         true => Err(io::ErrorKind::FileTooLarge.into()),
         false => Ok(bytes),

@@ -180,3 +180,22 @@ fn what_does_not_fit_is_said_in_one_line_and_changes_nothing() {
     let error = node.install().unwrap_err().to_string();
     assert!(error.contains("net.d can't be read"), "{error}");
 }
+
+#[test]
+fn a_link_stays_one_and_a_pipe_holds_nothing_up() {
+    let node = node();
+    let elsewhere = node.places.binaries.join("flannels");
+    fs::write(&elsewhere, FLANNELS).unwrap();
+    let link = node.conf("10-flannel.conflist");
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    let pipe = node.conf("05-pipe.conflist");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(node.install().unwrap().len(), 2);
+    let is_link = |path: &Path| fs::symlink_metadata(path).unwrap().is_symlink();
+    assert!(is_link(&link));
+    let there = fs::read_to_string(&elsewhere).unwrap();
+    assert!(there.contains(PLUGIN), "{there}");
+    node.places.uninstall().unwrap();
+    assert!(is_link(&link));
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), FLANNELS);
+}

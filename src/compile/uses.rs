@@ -1,6 +1,6 @@
 //! Who uses which policy chain, and which set: what nobody uses is not in the ruleset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use selvedge_nft::{Chain, Name, Set};
@@ -11,6 +11,7 @@ use super::{names, policy};
 use crate::cluster::Text;
 use crate::cluster::selector::PodSelector;
 use crate::index::{Index, PodKey, Touched};
+use crate::limits;
 use crate::policy::{Direction, PolicyKey};
 use crate::work::{Visited, visit};
 
@@ -207,17 +208,31 @@ impl State {
             .sets
             .iter()
             .filter_map(|name| self.sets.get(name));
-        let lines: BTreeSet<String> = used
-            .flat_map(|used| {
-                visit(Visited::Warnings, used.users.len());
-                used.users.iter().map(|(key, direction)| {
-                    format!(
+        let mut told: BTreeMap<&PolicyKey, usize> = BTreeMap::new();
+        let mut lines = BTreeSet::new();
+        for used in used {
+            visit(Visited::Warnings, used.users.len());
+            for (key, direction) in &used.users {
+                let of_policy = told.entry(key).or_default();
+                *of_policy += 1;
+                if *of_policy <= limits::PROBLEMS {
+                    let line = format!(
                         "{key}: no pod has {}: its {direction} rule matches nothing",
                         used.spec
-                    )
-                })
-            })
-            .collect();
+                    );
+                    lines.insert(limits::cut(&line));
+                }
+            }
+        }
+        let more = told.into_iter().filter_map(|(key, count)| {
+            let more = count
+                .checked_sub(limits::PROBLEMS)
+                .filter(|more| *more > 0)?;
+            Some(format!(
+                "{key}: {more} more of its named ports match nothing"
+            ))
+        });
+        lines.extend(more);
         lines.into_iter().collect()
     }
 }

@@ -118,9 +118,21 @@ pub(super) fn places_of(labels: &Labels) -> impl Iterator<Item = Place> {
     std::iter::once(Place::Anywhere).chain(labelled)
 }
 
-/// A requirement of more values than this is looked for by its key: who files under each of a thousand, and under each
-/// of another thousand there, files a million times.
-const MOST_PLACES: usize = 64;
+/// A requirement of more values than this is looked for by its key, and so is one of a pod's labels where it and the
+/// namespace's would come to more together: who files under each of a thousand, and under each of another thousand there,
+/// files a million times.
+pub(super) const MOST_PLACES: usize = 64;
+
+/// The same with keys in the place of their values: whatever belongs to one of those belongs to one of these.
+pub(super) fn keys(places: Vec<Place>) -> Vec<Place> {
+    let keys = places.into_iter().map(|place| match place {
+        Place::Value(key, _) => Place::Key(key),
+        other => other,
+    });
+    let mut keys: Vec<Place> = keys.collect();
+    keys.dedup();
+    keys
+}
 
 /// The places of one requirement; each object that fulfils it belongs to one of them. `None` for a negative one.
 pub(super) fn places_for(requirement: &Requirement) -> Option<Vec<Place>> {

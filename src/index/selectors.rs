@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::by_label::{ByLabel, Place, Shelf, changed_places, fewest, turning_points};
+use super::by_label::{
+    ByLabel, MOST_PLACES, Place, Shelf, changed_places, fewest, keys, turning_points,
+};
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
 use crate::cluster::selector::{PodSelector, Scope};
@@ -137,7 +139,10 @@ impl Selectors {
             let ids = shelves.filter_map(|shelf| shelf.at(place));
             ids.map(BTreeSet::len).sum()
         };
-        let labels = fewest(&selector.pods, load);
+        let mut labels = fewest(&selector.pods, load);
+        if scopes.len() * labels.len() > MOST_PLACES {
+            labels = keys(labels);
+        }
         let filed = scopes.iter().flat_map(|scope| {
             labels.iter().map(|label| Filed {
                 scope: scope.clone(),

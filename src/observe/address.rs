@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 /// The port that is taken where none is named.
-pub const PORT: u16 = 9464;
+pub const PORT: u16 = 20464;
 
 /// Where health and metrics are served, as `--http` says it: `ADDRESS:PORT`, `ADDRESS` for the usual port, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,8 @@ pub enum HttpAddress {
 }
 
 impl Default for HttpAddress {
-    /// This host alone, and a port that neighbours leave free.
+    /// This host alone, and a port that neighbours leave free: those up to 9999 are other exporters', from 10,248 on
+    /// Kubernetes' own, from 30,000 on NodePorts.
     fn default() -> Self {
         Self::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT))
     }
@@ -93,20 +94,26 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_they_are_written() {
-        for text in ["off", "127.0.0.1:9464", "0.0.0.0:0", "[::1]:9464", "[::]:1"] {
+        for text in [
+            "off",
+            "127.0.0.1:20464",
+            "0.0.0.0:0",
+            "[::1]:20464",
+            "[::]:1",
+        ] {
             let address: HttpAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
         for (text, whole) in [
-            ("10.0.0.1", "10.0.0.1:9464"),
-            ("::1", "[::1]:9464"),
-            ("[::1]", "[::1]:9464"),
+            ("10.0.0.1", "10.0.0.1:20464"),
+            ("::1", "[::1]:20464"),
+            ("[::1]", "[::1]:20464"),
         ] {
             let address: HttpAddress = text.parse().unwrap();
             assert_eq!(address.to_string(), whole);
         }
         assert_eq!("OFF".parse(), Ok(HttpAddress::Off));
-        assert_eq!(HttpAddress::default().to_string(), "127.0.0.1:9464");
+        assert_eq!(HttpAddress::default().to_string(), "127.0.0.1:20464");
     }
 
     #[test]
@@ -119,11 +126,11 @@ mod tests {
             ("fe80:1:2:3:4:5:6:7:8080", "[fe80:1:2:3:4:5:6:7]:8080"),
             ("127.0.0.1:99999", "65535"),
             ("127.0.0.1:", "65535"),
-            ("99999", "127.0.0.1:9464"),
-            ("on", "127.0.0.1:9464"),
-            ("", "127.0.0.1:9464"),
-            ("http://127.0.0.1:9464", "127.0.0.1:9464"),
-            ("127.0.0.1:9464/metrics", "127.0.0.1:9464"),
+            ("99999", "127.0.0.1:20464"),
+            ("on", "127.0.0.1:20464"),
+            ("", "127.0.0.1:20464"),
+            ("http://127.0.0.1:20464", "127.0.0.1:20464"),
+            ("127.0.0.1:20464/metrics", "127.0.0.1:20464"),
         ] {
             let error = text.parse::<HttpAddress>().unwrap_err().to_string();
             assert!(error.contains(hint), "{text:?}: {error}");

@@ -182,6 +182,24 @@ impl Rule {
         };
         peers.saturating_mul(ports)
     }
+
+    /// The values in its selectors and its policy's subject, times its named ports. See [`crate::limits::NAMED`].
+    pub fn named_values(&self, subject: &PodSelector) -> usize {
+        let Ports::Of(ports) = &self.ports else {
+            return 0;
+        };
+        let is_named = |port: &&Port| matches!(port.port, PortMatch::Named(_));
+        let peers = match &self.peers {
+            Peers::Any => &[],
+            Peers::Of(peers) => peers.as_slice(),
+        };
+        let peers = peers.iter().map(|peer| match peer {
+            Peer::Pods(selector) => selector.values(),
+            Peer::Block(_) => 0,
+        });
+        let values = peers.sum::<usize>().saturating_add(subject.values());
+        values.saturating_mul(ports.iter().filter(is_named).count())
+    }
 }
 
 /// The other end of a connection.

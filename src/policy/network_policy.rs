@@ -45,12 +45,12 @@ pub fn lower(policy: &api::NetworkPolicy) -> Policy {
     let ingress = directions.contains(&Direction::Ingress).then(|| {
         let rules = ingress_rules.iter();
         let rules = rules.map(|rule| (rule.from.as_deref(), rule.ports.as_deref()));
-        lowering.rules(Direction::Ingress, rules)
+        lowering.rules(Direction::Ingress, &subject.selector, rules)
     });
     let egress = directions.contains(&Direction::Egress).then(|| {
         let rules = egress_rules.iter();
         let rules = rules.map(|rule| (rule.to.as_deref(), rule.ports.as_deref()));
-        lowering.rules(Direction::Egress, rules)
+        lowering.rules(Direction::Egress, &subject.selector, rules)
     });
 
     let mut policy = Policy {
@@ -121,10 +121,11 @@ struct Lowering {
 }
 
 impl Lowering {
-    /// The rules of one direction.
+    /// The rules of one direction, of a policy with that subject.
     fn rules<'a>(
         &mut self,
         direction: Direction,
+        subject: &PodSelector,
         rules: impl Iterator<Item = Parts<'a>>,
     ) -> Vec<Rule> {
         let field = match direction {
@@ -132,10 +133,17 @@ impl Lowering {
             Direction::Egress => "to",
         };
         let mut ways = Budget::of(limits::WAYS);
+        let mut named = Budget::of(limits::NAMED);
         let rules = rules.enumerate().map(|(n, (peers, ports))| {
             let at = format!("spec.{direction}[{n}]");
             let rule = self.rule(&at, field, peers, ports);
-            match ways.take(rule.ways(), &format!("ways to meet its {direction} rules")) {
+            let taken = ways
+                .take(rule.ways(), &format!("ways to meet its {direction} rules"))
+                .and_then(|()| {
+                    let what = format!("values times named ports in its {direction} rules");
+                    named.take(rule.named_values(subject), &what)
+                });
+            match taken {
                 Ok(()) => rule,
                 Err(reason) => {
                     self.problem(at, format!("{reason}; this rule allows nothing"));

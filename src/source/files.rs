@@ -68,6 +68,8 @@ struct FileState {
     held: Vec<(Object, Origin)>,
     workloads: Vec<(Workload, Origin)>,
     problems: Vec<SourceProblem>,
+    /// Whether there is anything in it that can't be read at all.
+    incomplete: bool,
     /// Why the file can't be read as a whole, at present.
     unreadable: Option<SourceProblem>,
 }
@@ -179,8 +181,10 @@ impl Files {
 
     fn snapshot(&self, problems: Vec<SourceProblem>) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        snapshot.unread = !problems.is_empty();
         snapshot.problems.extend(problems);
         for state in self.states.values() {
+            snapshot.unread |= state.incomplete || state.unreadable.is_some();
             snapshot.problems.extend(state.unreadable.iter().cloned());
             snapshot.problems.extend(state.problems.iter().cloned());
             for (object, origin) in &state.objects {
@@ -300,6 +304,7 @@ impl FileState {
                 "the file is empty; delete it if that is meant",
             ));
         }
+        self.incomplete = !complete;
         if !complete {
             self.hold(path, before);
         }

@@ -17,6 +17,8 @@ pub struct Snapshot {
     objects: BTreeMap<ObjectKey, (Object, Option<Origin>)>,
     /// What is wrong, in the order of the files.
     pub problems: Vec<SourceProblem>,
+    /// Whether there was anything of which not even that could be read what it is.
+    pub unread: bool,
 }
 
 /// Where an object stands: `shop/web.yaml:12`.
@@ -47,14 +49,7 @@ pub struct SourceProblem(String);
 impl SourceProblem {
     /// The problem at `place`. Whatever a file says, it stays one line of at most [`limits::MESSAGE`] characters.
     pub fn new(place: impl fmt::Display, text: impl fmt::Display) -> Self {
-        let line = format!("{place}: {text}");
-        let mut chars = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-        let mut line: String = chars.by_ref().take(limits::MESSAGE).collect();
-        if chars.next().is_some() {
-            line.pop();
-            line.push('…');
-        }
-        Self(line)
+        Self(limits::cut(&format!("{place}: {text}")))
     }
 
     /// The line.

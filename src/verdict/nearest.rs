@@ -233,7 +233,10 @@ impl Asked<'_> {
         let mut numbers = self.subject.numbers(port, &self.other);
         match numbers.next() {
             Some((number, _)) => format!("{text} (destination's {number})"),
-            None => format!("{text} (destination has no port of that name)"),
+            None => format!(
+                "{text} (destination has no {} port of that name)",
+                port.protocol
+            ),
         }
     }
 }

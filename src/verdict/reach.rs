@@ -65,8 +65,10 @@ impl Member<'_> {
 
     /// Whether no policy can tell the two pods apart, whoever is at the other end.
     pub fn is_like(&self, other: &Self) -> bool {
-        let classes = |member: &Self| -> Option<Vec<ClassId>> {
-            member.ends.iter().map(|(_, class)| *class).collect()
+        let classes = |member: &Self| -> Option<Vec<(ClassId, bool)>> {
+            let ends = member.ends.iter();
+            ends.map(|(end, class)| Some(((*class)?, end.address.is_ipv4())))
+                .collect()
         };
         classes(self).is_some_and(|own| classes(other) == Some(own))
     }

@@ -201,8 +201,8 @@ fn the_overlay_changes_what_it_is_for_and_nothing_else() {
         ports[0]["name"],
         monitor["spec"]["podMetricsEndpoints"][0]["port"]
     );
-    assert_eq!(ports[0]["containerPort"], 9464);
-    assert_eq!(ports[0]["hostPort"], 9464, "what hostNetwork asks for");
+    assert_eq!(ports[0]["containerPort"], 20464);
+    assert_eq!(ports[0]["hostPort"], 20464, "what hostNetwork asks for");
     for probe in ["livenessProbe", "readinessProbe"] {
         assert_eq!(patched[probe]["httpGet"]["host"], Value::Null, "{probe}");
         patched[probe]["httpGet"]["host"] = json!("127.0.0.1");

@@ -313,7 +313,7 @@ fn kubelet_asks_where_the_daemon_answers() {
     let objects = built("");
     let container = &pod(the(&objects, "DaemonSet"))["containers"][0];
     for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
-        let get = json!({"host": "127.0.0.1", "port": 9464, "path": path});
+        let get = json!({"host": "127.0.0.1", "port": 20464, "path": path});
         assert_eq!(container[probe]["httpGet"], get);
     }
     let node =
@@ -321,7 +321,7 @@ fn kubelet_asks_where_the_daemon_answers() {
     assert_eq!(container["env"], json!([node]));
     let (_, help) = selvedge(&["run", "--help"]);
     assert!(help.contains("[env: NODE_NAME="), "{help}");
-    assert!(help.contains("[default: 127.0.0.1:9464]"), "{help}");
+    assert!(help.contains("[default: 127.0.0.1:20464]"), "{help}");
     assert!(help.contains("[env: SELVEDGE_HTTP="), "{help}");
 }
 

@@ -207,7 +207,7 @@ impl Live {
     /// When it can't be asked.
     pub fn ask(&self, number: usize, path: &str) -> Result<(u16, String), Error> {
         let asked = self.node(number).node.netns().run(|| {
-            let mut stream = TcpStream::connect("127.0.0.1:9464")?;
+            let mut stream = TcpStream::connect("127.0.0.1:20464")?;
             let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
             stream.write_all(head.as_bytes())?;
             let mut answer = String::new();

@@ -243,8 +243,9 @@ pub async fn list(connection: &Connection) -> Result<Snapshot, ApiError> {
                 for problem in entry.problems() {
                     snapshot.problems.push(SourceProblem::new(&name, problem));
                 }
-                if let Ok(decoded) = entry.result {
-                    snapshot.insert_live(decoded.object);
+                match entry.result {
+                    Ok(decoded) => snapshot.insert_live(decoded.object),
+                    Err(_) => snapshot.unread = true,
                 }
             }
         };

@@ -58,7 +58,7 @@ impl Reporter {
     pub fn start(connection: Connection, observer: Arc<Observer>) -> Self {
         let (sender, mut reports) = mpsc::channel(WAITING);
         tokio::spawn(async move {
-            let mut refused = false;
+            let mut refused = String::new();
             while let Some(report) = reports.recv().await {
                 let error = match send(&connection, report).await {
                     // Another node has been quicker: all name the same event the same. Or the object is gone.
@@ -66,13 +66,20 @@ impl Reporter {
                     | Err(ApiError::Refused {
                         code: 404 | 409, ..
                     }) => continue,
+                    // Or it is going, with its namespace.
+                    Err(ApiError::Refused {
+                        code: 403, message, ..
+                    }) if message.contains("because it is being terminated") => {
+                        continue;
+                    }
                     Err(error) => error,
                 };
                 observer.metrics.error(ErrorKind::Event);
+                let said = error.to_string();
                 match error {
-                    ApiError::Refused { code: 403, .. } if !refused => {
-                        refused = true;
-                        warn!("Kubernetes Events can't be sent: {error}");
+                    ApiError::Refused { code: 403, .. } if refused != said => {
+                        warn!("Kubernetes Events can't be sent: {said}");
+                        refused = said;
                     }
                     _ => debug!("an Event was not sent: {error}"),
                 }
@@ -174,8 +181,12 @@ fn names(key: &ObjectKey) -> (Option<&Text>, &Text) {
     }
 }
 
-/// The Event on an object of a namespace, and where to POST it. Its name follows from the object and what is said, so that
-/// all nodes together make one.
+/// All nodes say the same within this time, in seconds; said again later it is another Event, which comes after what was
+/// said in between.
+const TOGETHER: i64 = 300;
+
+/// The Event on an object of a namespace, and where to POST it. Its name follows from the object, what is said and when, so
+/// that all nodes together make one.
 fn event(subject: &Subject, said: &Said, now: Timestamp) -> Option<(String, Value)> {
     let (Some(namespace), name) = names(&subject.key) else {
         return None;
@@ -185,7 +196,8 @@ fn event(subject: &Subject, said: &Said, now: Timestamp) -> Option<(String, Valu
         reason,
         message,
     } = said;
-    let digest = Sha256::digest(format!("{}\n{message}", subject.uid));
+    let when = now.as_second() / TOGETHER;
+    let digest = Sha256::digest(format!("{}\n{when}\n{message}", subject.uid));
     let suffix: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
     let stem: String = name.chars().take(200).collect();
     let stem = stem.trim_end_matches(['-', '.']);
@@ -258,6 +270,8 @@ mod tests {
     fn all_nodes_name_an_event_the_same() {
         let first = named("u", "bad", "2026-01-01T00:00:00Z");
         assert_eq!(first, named("u", "bad", "2026-01-01T00:00:09Z"));
+        // What is said again after something else came between is said anew.
+        assert_ne!(first, named("u", "bad", "2026-01-01T00:10:00Z"));
         assert_ne!(first, named("v", "bad", "2026-01-01T00:00:00Z"));
         assert_ne!(first, named("u", "good", "2026-01-01T00:00:00Z"));
         assert!(first.starts_with("deny."));
