@@ -1,6 +1,6 @@
 //! What names what: the references the kernel counts, and lets nothing go while they are above zero.
 
-use crate::name::Name;
+use crate::name::{Comment, Name};
 use crate::rule::{Rule, Statement, Verdict};
 use crate::ruleset::{Chain, Elements, Set};
 
@@ -71,6 +71,14 @@ impl Elements {
 }
 
 impl Set {
+    /// Whether what is in it was not understood when it was read: a map's elements may name any chain.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.header
+            .comment
+            .as_ref()
+            .is_some_and(Comment::is_foreign)
+    }
+
     pub(crate) fn references(&self) -> impl Iterator<Item = Reference<'_>> {
         self.elements
             .verdicts()

@@ -229,19 +229,27 @@ impl Transaction {
         (Self { ops: ahead }, Cow::Owned(Self { ops: rest }))
     }
 
-    /// The same as several transactions, to be carried out one after the other: first all but the elements of new sets that
-    /// have a size (the large ones), then those, some whole sets at a time. A set has nothing in it until its turn comes.
+    /// The same as several transactions, to be carried out one after the other: first all but the elements of large sets that
+    /// come, those with a size, then these, some whole sets at a time. A set has nothing in it until its turn comes. What is
+    /// there already, and made anew, changes at once as ever.
     pub fn large_sets_last(&self) -> Vec<Self> {
-        let large = self.ops.iter().filter_map(|op| match op {
-            Op::AddSet {
-                table,
-                name,
-                size: Some(_),
-                ..
-            } => Some((table, name)),
-            _ => None,
-        });
-        let large: HashSet<_> = large.collect();
+        let mut anew = HashSet::new();
+        let mut large = HashSet::new();
+        for op in &self.ops {
+            match op {
+                Op::DeleteTable { table } => drop(anew.insert((table, None))),
+                Op::DeleteSet { table, name } => drop(anew.insert((table, Some(name)))),
+                Op::AddSet {
+                    table,
+                    name,
+                    size: Some(_),
+                    ..
+                } if !anew.contains(&(table, None)) && !anew.contains(&(table, Some(name))) => {
+                    large.insert((table, name));
+                }
+                _ => {}
+            }
+        }
         let fills = |op: &Op| match op {
             Op::AddElements { table, name, .. } => large.contains(&(table, name)),
             _ => false,

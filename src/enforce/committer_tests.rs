@@ -2,8 +2,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use selvedge_nft::{
-    Chain, Datatype, Elements, Fake, Family, Fault, Field, Key, Name, Op, Ownership, Rule, Ruleset,
-    Set, SetHeader, Statement, Table, TableId, Verdict, errno,
+    Chain, Comment, Datatype, Elements, Fake, Family, Fault, Field, Key, Name, Op, Ownership, Rule,
+    Ruleset, Set, SetHeader, Statement, Table, TableId, Verdict, errno,
 };
 
 use super::*;
@@ -342,6 +342,18 @@ fn what_others_wiped_is_closed_before_it_is_all_back() {
         committer.reconcile(&many, false, Instant::now()),
         Outcome::Unchanged
     );
+
+    // What nobody wiped, and is made anew for something else that is there, changes at once.
+    fake.interfere(|ruleset| {
+        let held = ruleset.tables.get_mut(&table()).unwrap();
+        Arc::make_mut(held).comment = Some(Comment::new("another's").unwrap());
+    });
+    assert!(committer.listen());
+    committer.reconcile(&many, false, Instant::now());
+    let [at_once] = &fake.take_log()[..] else {
+        panic!("more than one transaction");
+    };
+    assert_eq!(at_once.elements_added(), 120_000);
 
     // What is loaded in no time comes at once.
     let few = looking_up_many(2000);

@@ -69,11 +69,12 @@ pub(super) fn write(
             *uses.entry(named).or_default() += 1;
         }
     }
-    let mut free: BTreeSet<_> = objects
-        .iter()
-        .copied()
-        .filter(|object| uses.get(object) == Some(&0))
-        .collect();
+    let is_free = |object: &Reference<'_>| uses.get(object) == Some(&0);
+    // A map that could not be read may name any of the chains, so they all wait for it.
+    let mut free: BTreeSet<_> = match sets.values().any(|set| set.is_foreign()) {
+        true => BTreeSet::new(),
+        false => objects.iter().copied().filter(is_free).collect(),
+    };
     while let Some(object) = free.pop_first() {
         ops.extend(delete(object));
         uses.remove(&object);
@@ -87,8 +88,8 @@ pub(super) fn write(
         }
     }
 
-    // What is left goes round in circles, as the kernel allows for chains that no base chain reaches. Without their
-    // rules the chains name nothing, so the maps can go, and after them the chains.
+    // What is left goes round in circles, as the kernel allows for chains that no base chain reaches, or may do so. Without
+    // their rules the chains name nothing, so the maps can go, and after them the chains.
     let left: Vec<_> = uses.into_keys().collect();
     for object in &left {
         if let Reference::Chain(name) = object

@@ -123,9 +123,10 @@ pub(super) fn take(
         if tables.contains(&id) {
             let named = |kind| Name::new(&attribute(kind)?.text()).ok();
             let parts = match i32::from(operation) {
-                libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_DELCHAIN => {
-                    named(CHAIN_NAME_ATTR).map(Parts::chain)
-                }
+                // Of a chain that is renamed nothing but its new name is told (`nf_tables_updchain`): what looks like a
+                // new one may be one that is missed.
+                libc::NFT_MSG_NEWCHAIN => None,
+                libc::NFT_MSG_DELCHAIN => named(CHAIN_NAME_ATTR).map(Parts::chain),
                 libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE => {
                     named(RULE_CHAIN_ATTR).map(Parts::chain)
                 }

@@ -1,6 +1,6 @@
 //! What others put into our tables is seen: the table reads as equal to none that is desired, and nothing fails.
 
-use selvedge_nft::{Comment, Kernel, Statement, Table};
+use selvedge_nft::{Comment, Dataplane, Kernel, Ruleset, Statement, Table, diff};
 
 use crate::lab::*;
 
@@ -116,4 +116,29 @@ fn comments_that_ours_can_not_be_are_marked() {
     assert!(is_foreign(&table.comment), "{table:?}");
     let rule = &table.chains[&name("c")].rules[0];
     assert!(is_foreign(&rule.comment), "{rule:?}");
+}
+
+/// What could not be read goes all the same, whatever it names.
+#[test]
+fn maps_that_can_not_be_read_are_removed_with_the_chains_that_they_name() {
+    let ours = "map pods { type ipv4_addr : verdict; }\n chain in {\n ip saddr vmap @pods\n }";
+    for lines in [
+        "chain f { }\n map m { type ipv4_addr : verdict; flags interval; elements = { 10.0.0.0/8 : goto f }; }",
+        "chain f { }\n map m { type ipv4_addr : verdict; size 10; elements = { 10.0.0.1 : goto f }; }",
+        "chain f { }\n map pods { type ipv4_addr : verdict; elements = { * : goto f }; }",
+        "chain f { }\n map m { type ipv4_addr : verdict; size 9; elements = { 10.0.0.1 : goto f }; }\n chain g {\n ip saddr vmap @m\n }",
+    ] {
+        in_namespace(|| {
+            load(&format!("table inet selvedge {{\n{ours}\n}}"));
+            let mut kernel = Kernel::open().unwrap();
+            let wanted = read(&mut kernel);
+            load(&format!("table inet selvedge {{\n{lines}\n}}"));
+            let found = read(&mut kernel);
+            assert!(found != wanted, "{lines}");
+            let repaired = kernel.commit(&diff(&found, &wanted));
+            assert!(repaired.is_ok(), "{lines}: {repaired:?}");
+            assert!(read(&mut kernel) == wanted, "{lines}");
+            kernel.commit(&diff(&wanted, &Ruleset::default())).unwrap();
+        });
+    }
 }

@@ -185,7 +185,12 @@ fn what_was_touched_is_read_again_and_the_rest_is_as_known() {
         ),
         (
             "add chain inet selvedge d; add rule inet selvedge d jump c",
-            these(&["d"], &[]),
+            Parts::All,
+        ),
+        ("rename chain inet selvedge c d", Parts::All),
+        (
+            "add chain inet selvedge d; delete chain inet selvedge d; rename chain inet selvedge c d",
+            Parts::All,
         ),
         (
             "add set inet selvedge s { type ipv4_addr; elements = { 10.0.0.9 }; }",

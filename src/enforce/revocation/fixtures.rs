@@ -191,6 +191,8 @@ struct Inner {
     reads: Vec<Option<BTreeSet<IpAddr>>>,
     failing_reads: usize,
     unending: bool,
+    /// What comes when the first one is ended.
+    late: Option<Entry>,
 }
 
 impl Tracked {
@@ -198,10 +200,6 @@ impl Tracked {
         let tracked = Self::default();
         tracked.lock().entries.extend(entries);
         tracked
-    }
-
-    pub fn insert(&self, entry: Entry) {
-        self.lock().entries.insert(entry);
     }
 
     pub fn entries(&self) -> Vec<Entry> {
@@ -216,6 +214,11 @@ impl Tracked {
     /// Makes the next reads fail.
     pub fn fail_reads(&self, times: usize) {
         self.lock().failing_reads = times;
+    }
+
+    /// Lets one slip in while another is ended.
+    pub fn slips_in(&self, entry: Entry) {
+        self.lock().late = Some(entry);
     }
 
     /// Makes every end fail.
@@ -260,7 +263,11 @@ impl Connections for Tracked {
         let mut inner = self.lock();
         match inner.unending {
             true => Err(refused()),
-            false => Ok(inner.entries.remove(entry)),
+            false => {
+                let late = inner.late.take();
+                inner.entries.extend(late);
+                Ok(inner.entries.remove(entry))
+            }
         }
     }
 

@@ -128,8 +128,12 @@ fn work<C: Connections>(
                 for _ in 0..revoked.failures {
                     observer.metrics.error(ErrorKind::Revocation);
                 }
-                shared.lock().schedule.ended(now, took);
                 let said = revoked.reason.clone();
+                match said {
+                    // What could not be ended is looked at again, for as long as it is there.
+                    Some(_) => shared.lock().schedule.failed(now, concern, RETRY),
+                    None => shared.lock().schedule.ended(now, took),
+                }
                 if revoked.ended > 0 {
                     tell(revoked);
                 }

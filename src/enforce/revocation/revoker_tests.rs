@@ -23,10 +23,10 @@ fn revoker(tracked: &Tracked) -> (Revoker, mpsc::Receiver<Revoked>, Arc<Observer
 #[test]
 fn it_sweeps_at_once_and_once_more_for_what_slipped_in_between() {
     let tracked = Tracked::new([tcp(5, 2)]);
+    tracked.slips_in(tcp(6, 2));
     let (revoker, told, observer) = revoker(&tracked);
     revoker.order(Concern::Everyone, &rules());
     assert_eq!(told.recv_timeout(PATIENCE).unwrap().named, [tcp(5, 2)]);
-    tracked.insert(tcp(6, 2));
     assert_eq!(told.recv_timeout(PATIENCE).unwrap().named, [tcp(6, 2)]);
     let metrics = observer.open_metrics().unwrap();
     assert!(metrics.contains("selvedge_revoked_connections_total 2"));
@@ -46,6 +46,20 @@ fn what_can_t_be_read_is_read_later() {
     let metrics = observer.open_metrics().unwrap();
     let counted = "selvedge_errors_total{kind=\"revocation\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
+    drop(revoker);
+}
+
+#[test]
+fn what_can_t_be_ended_is_tried_again_for_as_long_as_it_is_there() {
+    let tracked = Tracked::new([tcp(5, 2)]);
+    tracked.fail_ends();
+    let (revoker, ..) = revoker(&tracked);
+    revoker.order(Concern::Everyone, &rules());
+    let deadline = Instant::now() + PATIENCE;
+    while tracked.reads().len() < 4 {
+        assert!(Instant::now() < deadline, "{:?}", tracked.reads());
+        thread::sleep(Duration::from_millis(20));
+    }
     drop(revoker);
 }
 
