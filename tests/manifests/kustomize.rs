@@ -1,4 +1,4 @@
-//! As much of kustomize as the manifests use: resources, and JSON patches (RFC 6902). Whatever else a
+//! As much of kustomize as the manifests use: resources, components, and JSON patches (RFC 6902). Whatever else a
 //! kustomization.yaml may say is refused, so that nothing is built here otherwise than kubectl builds it.
 
 use std::fs;
@@ -15,6 +15,8 @@ struct Kustomization {
     kind: String,
     #[serde(default)]
     resources: Vec<String>,
+    #[serde(default)]
+    components: Vec<String>,
     #[serde(default)]
     patches: Vec<Patch>,
 }
@@ -62,11 +64,18 @@ fn only<T: for<'a> Deserialize<'a>>(file: &Path) -> T {
 
 /// The objects that `kubectl apply -k` makes of a directory, in the order they are written.
 pub fn build(directory: &Path) -> Vec<Value> {
+    let mut objects = Vec::new();
+    accumulate(directory, ("v1beta1", "Kustomization"), &mut objects);
+    objects
+}
+
+/// Adds what a directory of that version and kind has to the objects that there are, and changes them as it says.
+fn accumulate(directory: &Path, (version, kind): (&str, &str), objects: &mut Vec<Value>) {
     let directory = directory.canonicalize().unwrap();
     let kustomization: Kustomization = only(&directory.join("kustomization.yaml"));
-    assert_eq!(kustomization.api_version, "kustomize.config.k8s.io/v1beta1");
-    assert_eq!(kustomization.kind, "Kustomization");
-    let mut objects = Vec::new();
+    let version = format!("kustomize.config.k8s.io/{version}");
+    assert_eq!(kustomization.api_version, version);
+    assert_eq!(kustomization.kind, kind);
     for resource in &kustomization.resources {
         let path = directory.join(resource).canonicalize().unwrap();
         if path.is_dir() {
@@ -83,6 +92,13 @@ pub fn build(directory: &Path) -> Vec<Value> {
             objects.extend(documents(&path));
         }
     }
+    for component in &kustomization.components {
+        accumulate(
+            &directory.join(component),
+            ("v1alpha1", "Component"),
+            objects,
+        );
+    }
     for patch in kustomization.patches {
         let operations: Vec<Operation> = only(&directory.join(&patch.path));
         let targets = objects.iter_mut().filter(|object| {
@@ -97,7 +113,6 @@ pub fn build(directory: &Path) -> Vec<Value> {
         }
         assert_eq!(patched, 1, "{} is for one object", patch.path);
     }
-    objects
 }
 
 /// Applies an operation of a JSON patch.

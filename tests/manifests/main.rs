@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 /// What can be installed.
-const KUSTOMIZATIONS: [&str; 5] = [
+const KUSTOMIZATIONS: [&str; 6] = [
     "",
     "base",
     "overlays/cni",
+    "overlays/cni-podmonitor",
     "overlays/podmonitor",
     "uninstall",
 ];
@@ -211,4 +212,34 @@ fn the_overlay_changes_what_it_is_for_and_nothing_else() {
     let selected = &monitor["spec"]["selector"]["matchLabels"];
     let labels = &the(&base, "DaemonSet")["spec"]["template"]["metadata"]["labels"];
     assert_eq!(selected, labels);
+}
+
+#[test]
+fn both_overlays_in_one_are_both() {
+    let both = built("overlays/cni-podmonitor");
+    let container = |objects: &[Value]| {
+        let containers = &the(objects, "DaemonSet")["spec"]["template"]["spec"]["containers"];
+        containers.as_array().unwrap().clone()
+    };
+    let (cni, monitored) = (built("overlays/cni"), built("overlays/podmonitor"));
+    assert_eq!(the(&both, "PodMonitor"), the(&monitored, "PodMonitor"));
+    assert_eq!(container(&both)[1], container(&cni)[1], "the installer");
+    let daemon = &container(&both)[0];
+    assert_eq!(daemon["volumeMounts"], container(&cni)[0]["volumeMounts"]);
+    assert_eq!(daemon["ports"], container(&monitored)[0]["ports"]);
+    let names = |daemon: &Value| -> Vec<Value> {
+        let env = daemon["env"].as_array().unwrap();
+        env.iter()
+            .map(|variable| variable["name"].clone())
+            .collect()
+    };
+    assert_eq!(
+        names(daemon),
+        [
+            "NODE_NAME",
+            "SELVEDGE_CNI_SOCKET",
+            "HOST_IP",
+            "SELVEDGE_HTTP"
+        ]
+    );
 }

@@ -124,6 +124,11 @@ fn the_plugin_s_overlay_adds_what_it_is_for_and_nothing_else() {
     let daemon = &mut pod["containers"][0];
     daemon["env"].as_array_mut().unwrap().pop();
     daemon.as_object_mut().unwrap().remove("volumeMounts");
+    let security = daemon["securityContext"].as_object_mut().unwrap();
+    assert_eq!(
+        security.remove("seLinuxOptions"),
+        Some(json!({"type": "spc_t"}))
+    );
     assert_eq!(without, base);
 }
 
