@@ -57,9 +57,10 @@ fn writes_others_files() -> Value {
     json!({"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE"]})
 }
 
-/// That a container is root with these capabilities, and nothing else that root may.
+/// That a container is root with these capabilities, and nothing else that root may; but where it writes to the node's
+/// directories, SELinux lets it.
 fn runs_with(container: &Value, capabilities: &Value) {
-    let context = json!({
+    let mut context = json!({
         "runAsUser": 0,
         "capabilities": capabilities,
         "privileged": false,
@@ -67,6 +68,9 @@ fn runs_with(container: &Value, capabilities: &Value) {
         "readOnlyRootFilesystem": true,
         "seccompProfile": {"type": "RuntimeDefault"},
     });
+    if container["volumeMounts"] != Value::Null {
+        context["seLinuxOptions"] = json!({"type": "spc_t"});
+    }
     assert_eq!(container["securityContext"], context);
 }
 
