@@ -37,6 +37,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait between two attempts, and the longest that a server is left alone for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// Within this time after a server is back all nodes list anew, one here and one there.
+const SOON: Duration = Duration::from_secs(1);
+
 /// So many streaming lists in a row that are not finished, and the next ones are asked for in pages.
 const STREAMED_LISTS: u32 = 3;
 
@@ -159,7 +162,7 @@ impl Follower {
                 return;
             }
             // One broken stream is no news: servers restart, and load balancers cut.
-            if state.failures > 1 && !std::mem::replace(&mut state.lost, true) {
+            if state.failures > 1 && !error.is_gone() && !std::mem::replace(&mut state.lost, true) {
                 let lost = News::Lost(error);
                 if self.tell(lost).await.is_err() {
                     return;
@@ -201,9 +204,12 @@ impl Follower {
             self.connection.renew().await;
         }
         if error.is_gone() {
-            state.version = None;
-            if state.failures == 1 {
-                return Duration::ZERO;
+            if state.version.take().is_some() {
+                // The server is there, and was away: what it forgot is asked for soon, however long it was.
+                return match state.failures {
+                    1 => Duration::ZERO,
+                    _ => SOON.mul_f64(fastrand::f64()),
+                };
             }
         } else if error.is_senseless() {
             state.strike();

@@ -409,3 +409,31 @@ fn a_list_that_never_ends_is_nonsense() {
         Err(ApiError::Nonsense { .. })
     ));
 }
+
+#[tokio::test]
+async fn a_server_that_is_back_and_has_forgotten_is_asked_for_a_list_soon() {
+    let (sender, _news) = mpsc::channel(1);
+    let follower = Follower {
+        connection: Connection::to("http://127.0.0.1:1"),
+        kind: ObjectKind::Namespace,
+        only: None,
+        silence: Duration::from_millis(300),
+        sender,
+    };
+    // After a long outage the waits are long.
+    let mut state = State {
+        version: Some("7".to_owned()),
+        failures: 12,
+        ..State::default()
+    };
+    let gone = ApiError::Refused {
+        code: 410,
+        reason: "Expired".to_owned(),
+        message: "too old resource version: 7 (99)".to_owned(),
+        retry_after: None,
+    };
+    assert!(follower.judge(&mut state, &gone).await <= SOON);
+    assert_eq!(state.version, None);
+    // A server that has forgotten each list before it is at its end is left alone as one that fails otherwise.
+    assert!(follower.judge(&mut state, &gone).await > 10 * SOON);
+}
