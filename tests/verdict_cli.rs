@@ -475,16 +475,6 @@ fn a_namespace_has_its_own_name_whatever_a_manifest_says() {
 }
 
 #[test]
-fn a_node_that_says_no_address_is_known_by_its_host_network_pods() {
-    let yaml = CLUSTER.replace(
-        "status: {addresses: [{type: InternalIP, address: 192.168.50.11}]}\n",
-        "",
-    ) + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: agent, namespace: shop}\nspec: {nodeName: node-1, hostNetwork: true}\n\
-           status: {phase: Running, podIPs: [{ip: 192.168.50.11}]}\n";
-    Case::new(&yaml).answers("can 192.168.50.11 shop/api-0 --port tcp/8080", 0);
-}
-
-#[test]
 fn pods_of_different_families_are_not_alike() {
     let pod = |name: &str, address: &str| {
         format!(

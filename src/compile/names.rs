@@ -139,7 +139,7 @@ pub fn comment(text: &str) -> Option<Comment> {
     Comment::new(&format!("{cut}{tail}")).ok()
 }
 
-/// A SHA-256 of length-prefixed parts, cut to 64 bits: nobody can craft a selector that shares another's set.
+/// A SHA-256 of length-prefixed parts, cut to 96 bits: nobody can craft a selector that shares another's set.
 struct Hash(Sha256);
 
 impl Hash {
@@ -190,7 +190,7 @@ impl Hash {
 
     fn hex(self) -> String {
         let digest = self.0.finalize();
-        digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+        digest.iter().take(12).map(|b| format!("{b:02x}")).collect()
     }
 }
 

@@ -81,16 +81,16 @@ impl<'a> End<'a> {
     /// The node that the end's pod is on, if `other` is that node itself.
     pub fn own_node(&self, index: &Index, other: &End<'_>) -> Option<&'a Text> {
         let name = self.node()?;
-        let says_so = |node| is_own_address(node, other.address);
-        // One whose object says nothing of it, or that has none, is known by its hostNetwork pods.
-        let shown = || {
-            index.pods().any(|pod| {
-                pod.host_network
-                    && pod.node.as_ref() == Some(name)
-                    && pod.addresses.contains(other.address)
-            })
-        };
-        let is_own = other.pod.is_none() && (index.node(name).is_some_and(says_so) || shown());
+        let is_own = other.pod.is_none()
+            && match index.node(name) {
+                Some(node) => is_own_address(node, other.address),
+                // A node that no object describes is known by its hostNetwork pods.
+                None => index.pods().any(|pod| {
+                    pod.host_network
+                        && pod.node.as_ref() == Some(name)
+                        && pod.addresses.contains(other.address)
+                }),
+            };
         is_own.then_some(name)
     }
 
