@@ -447,7 +447,7 @@ fn so_it_is_on_a_node_with_a_million_elements() -> Result<(), Error> {
     };
     let (_, parts) = print("parts of it, from the change", closed(false));
     // Some half of it is the wiping transaction's own end in the kernel, during which nobody else can commit.
-    let (closed, _) = print("nothing open, from the wipe", closed(true));
+    let (_, closed) = print("nothing open, from the wipe", closed(true));
     let (wiped, _) = print("all of it, from nft's return", of(true));
     let (load, _) = print("the kernel alone, for all of it", loads.into_iter());
     let most = Duration::from_millis(500);

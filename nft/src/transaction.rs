@@ -1,7 +1,7 @@
 //! A transaction: an ordered list of operations that the kernel carries out together or not at all.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::name::{Comment, Name};
@@ -193,26 +193,7 @@ impl Transaction {
     /// published, after that (`nft_set_commit_update` in `nf_tables_commit`; for the rbtree since Linux 7.0, and in stable
     /// kernels before).
     pub fn stages(&self) -> (Self, Cow<'_, Self>) {
-        let mut anew = BTreeSet::new();
-        let mut ahead = BTreeSet::new();
-        for op in &self.ops {
-            match op {
-                Op::DeleteTable { table } => drop(anew.insert((table, None))),
-                Op::DeleteSet { table, name } => drop(anew.insert((table, Some(name)))),
-                Op::AddSet {
-                    table, name, kind, ..
-                } => {
-                    // Where one of that name goes in the same transaction it can't be there before.
-                    let taken = [(table, None), (table, Some(name))];
-                    if matches!(kind, Elements::Ranges(_))
-                        && !taken.iter().any(|object| anew.contains(object))
-                    {
-                        ahead.insert((table, name));
-                    }
-                }
-                _ => {}
-            }
-        }
+        let ahead = self.coming(|kind, _| matches!(kind, Elements::Ranges(_)));
         if ahead.is_empty() {
             return (Self::default(), Cow::Borrowed(self));
         }
@@ -229,35 +210,48 @@ impl Transaction {
         (Self { ops: ahead }, Cow::Owned(Self { ops: rest }))
     }
 
-    /// The same as several transactions, to be carried out one after the other: first all but the elements of large sets that
-    /// come, those with a size, then these, some whole sets at a time. A set has nothing in it until its turn comes. What is
-    /// there already, and made anew, changes at once as ever.
-    pub fn large_sets_last(&self) -> Vec<Self> {
-        let mut anew = HashSet::new();
-        let mut large = HashSet::new();
+    /// The sets of a kind and size that come where there is none of that name, nor one that goes in the same transaction.
+    fn coming(
+        &self,
+        wanted: impl Fn(&Elements, Option<u32>) -> bool,
+    ) -> HashSet<(&TableId, &Name)> {
+        let mut gone = HashSet::new();
+        let mut coming = HashSet::new();
         for op in &self.ops {
             match op {
-                Op::DeleteTable { table } => drop(anew.insert((table, None))),
-                Op::DeleteSet { table, name } => drop(anew.insert((table, Some(name)))),
+                Op::DeleteTable { table } => drop(gone.insert((table, None))),
+                Op::DeleteSet { table, name } => drop(gone.insert((table, Some(name)))),
                 Op::AddSet {
                     table,
                     name,
-                    size: Some(_),
+                    kind,
+                    size,
                     ..
-                } if !anew.contains(&(table, None)) && !anew.contains(&(table, Some(name))) => {
-                    large.insert((table, name));
+                } => {
+                    // Where one of that name goes in the same transaction it can't be there before.
+                    let taken = [(table, None), (table, Some(name))];
+                    if wanted(kind, *size) && !taken.iter().any(|object| gone.contains(object)) {
+                        coming.insert((table, name));
+                    }
                 }
                 _ => {}
             }
         }
+        coming
+    }
+
+    /// The same as several transactions, to be carried out one after the other: first all but the elements of large sets that
+    /// come, those with a size, then these, some whole sets at a time. A set has nothing in it until its turn comes. What is
+    /// there already, and made anew, changes at once as ever.
+    pub fn large_sets_last(&self) -> Vec<Self> {
+        let large = self.coming(|_, size| size.is_some());
         let fills = |op: &Op| match op {
             Op::AddElements { table, name, .. } => large.contains(&(table, name)),
             _ => false,
         };
-        let (last, first) = self.ops.iter().cloned().partition(fills);
+        let (last, first): (Vec<Op>, _) = self.ops.iter().cloned().partition(fills);
         let mut parts = vec![Self { ops: first }];
         let mut part = Self::default();
-        let last: Vec<Op> = last;
         for op in last {
             part.ops.push(op);
             if part.elements_added() >= PART {
