@@ -22,11 +22,12 @@ impl Cleanup {
     pub(super) fn execute(self) -> Result<Done, Failure> {
         // Caught from here on: as a container's first process it would not feel them otherwise.
         let signals = self.stay.then(Signals::catch).transpose()?;
-        {
-            let _lock = Lock::acquire().map_err(Failure::unreachable)?;
-            let mut dataplane = Kernel::open().map_err(Failure::unreachable)?;
-            print(&remove(&mut dataplane).map_err(Failure::unreachable)?)?;
-        }
+        let lock = Lock::acquire().map_err(Failure::unreachable)?;
+        let mut dataplane = Kernel::open().map_err(Failure::unreachable)?;
+        let removed = remove(&mut dataplane).map_err(Failure::unreachable)?;
+        // Whoever reads that it is done may start a daemon.
+        drop(lock);
+        print(&removed)?;
         if let Some(signals) = signals {
             signals.wait();
         }
