@@ -7,14 +7,16 @@ use std::sync::Arc;
 use k8s_openapi::api::networking::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::{Addresses, Event, Namespace, Node, Object, Pod};
+use crate::cluster::object::{
+    Addresses, Event, Namespace, Node, Object, ObjectKey, ObjectKind, Pod,
+};
 use crate::cluster::port::{NamedPort, Protocol};
 use crate::index::Index;
 use crate::policy::network_policy;
@@ -122,6 +124,16 @@ pub fn events(count: usize) -> impl Strategy<Value = Vec<Event>> {
             false => Event::Apply(object),
         })
     });
+    let list = btree_set(select(NAMESPACES.as_slice()), 0..NAMESPACES.len()).prop_map(|names| {
+        let keys = names
+            .into_iter()
+            .map(|name| ObjectKey::Namespace(name.into()));
+        Some(Event::Retain {
+            kind: ObjectKind::Namespace,
+            keys: keys.collect(),
+        })
+    });
+    let event = prop_oneof![12 => event, 1 => list];
     vec(event, count).prop_map(|events| events.into_iter().flatten().collect())
 }
 

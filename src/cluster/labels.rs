@@ -7,18 +7,40 @@ use super::Text;
 /// The labels of a pod or namespace: keys with their values, sorted by key. The pods of one template share theirs, and
 /// equal ones are equal at a glance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(ArcIntern<Box<[(Text, Text)]>>);
+pub struct Labels(ArcIntern<LabelSet>);
+
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+struct LabelSet {
+    pairs: Box<[(Text, Text)]>,
+    /// Whether there may be others that nobody has told of yet.
+    partial: bool,
+}
 
 impl Labels {
     /// The value of `key`, where the label is present.
     pub fn get(&self, key: &Text) -> Option<&Text> {
-        let at = self.0.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
-        self.0.get(at).map(|(_, value)| value)
+        let pairs = &self.0.pairs;
+        let at = pairs.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+        pairs.get(at).map(|(_, value)| value)
     }
 
     /// All labels in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Text, &Text)> {
-        self.0.iter().map(|(key, value)| (key, value))
+        self.0.pairs.iter().map(|(key, value)| (key, value))
+    }
+
+    /// Whether the object may have others that nobody has told of yet: then none can be said to be absent.
+    pub fn are_partial(&self) -> bool {
+        self.0.partial
+    }
+
+    /// The same labels, of an object that may have others.
+    #[must_use]
+    pub fn partial(&self) -> Self {
+        Self(ArcIntern::new(LabelSet {
+            pairs: self.0.pairs.clone(),
+            partial: true,
+        }))
     }
 
     /// The same labels with this one, whatever its value was.
@@ -39,7 +61,10 @@ impl FromIterator<(Text, Text)> for Labels {
     /// Of several values for one key the last counts, as in JSON.
     fn from_iter<I: IntoIterator<Item = (Text, Text)>>(labels: I) -> Self {
         let sorted: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
-        Self(ArcIntern::new(sorted.into_iter().collect()))
+        Self(ArcIntern::new(LabelSet {
+            pairs: sorted.into_iter().collect(),
+            partial: false,
+        }))
     }
 }
 

@@ -40,14 +40,17 @@ pub enum Operator {
 }
 
 impl Requirement {
-    /// Whether `labels` fulfil it.
+    /// Whether `labels` fulfil it, as far as is known: partial ones don't where it asks for a label's absence.
     pub fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {
             Operator::In(values) => value.is_some_and(|v| values.contains(v)),
-            Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+            Operator::NotIn(values) => match value {
+                Some(value) => !values.contains(value),
+                None => !labels.are_partial(),
+            },
             Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
+            Operator::DoesNotExist => value.is_none() && !labels.are_partial(),
         }
     }
 }
@@ -202,6 +205,18 @@ mod tests {
         assert!(not_in.matches(&labels) && absent.matches(&labels));
         let db: Labels = [("tier", "db")].into_iter().collect();
         assert!(!not_in.matches(&db) && !absent.matches(&db));
+    }
+
+    #[test]
+    fn absence_of_a_label_cannot_be_said_of_partial_labels() {
+        let tier = |operator| requirement("tier", operator);
+        let shop = Labels::from_iter([("name", "shop")]).partial();
+        assert!(!tier(Operator::NotIn(values(&["db"]))).matches(&shop));
+        assert!(!tier(Operator::DoesNotExist).matches(&shop));
+        // What is known is known.
+        assert!(requirement("name", Operator::NotIn(values(&["db"]))).matches(&shop));
+        assert!(requirement("name", Operator::In(values(&["shop"]))).matches(&shop));
+        assert!(LabelSelector::default().matches(&shop));
     }
 
     #[test]

@@ -63,13 +63,22 @@ impl Index {
         pod.addresses.iter().filter(own).collect()
     }
 
-    /// A namespace's labels; of one whose object is not known, its name alone.
+    /// A namespace's labels; of one whose object is not known, its name alone: partial labels where the source tells
+    /// of every namespace, as the API does, and so will of this one.
     pub fn namespace_labels(&self, name: &Text) -> Labels {
-        let known = self
-            .namespaces
-            .get(name)
-            .and_then(|entry| entry.labels.clone());
-        known.unwrap_or_else(|| [(NAMESPACE_NAME_LABEL, &**name)].into_iter().collect())
+        match self.namespaces.get(name) {
+            Some(entry) => entry.labels.clone(),
+            None => self.labels_untold(name),
+        }
+    }
+
+    /// The labels of a namespace whose object is not known.
+    pub(super) fn labels_untold(&self, name: &Text) -> Labels {
+        let labels = Labels::from_iter([(NAMESPACE_NAME_LABEL, &**name)]);
+        match self.namespaces_are_told {
+            true => labels.partial(),
+            false => labels,
+        }
     }
 
     /// Whether a namespace is being deleted and still has pods that policies can select.
@@ -82,10 +91,9 @@ impl Index {
     pub fn namespaces(&self) -> impl Iterator<Item = Namespace> {
         self.namespaces.iter().filter_map(|(name, entry)| {
             visit(Visited::Namespaces, 1);
-            let labels = entry.labels.clone()?;
-            Some(Namespace {
+            entry.exists.then(|| Namespace {
                 name: name.clone(),
-                labels,
+                labels: entry.labels.clone(),
                 terminating: entry.terminating,
             })
         })

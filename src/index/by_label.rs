@@ -17,6 +17,8 @@ pub(super) enum Place {
     Key(Text),
     /// Under a key and its value.
     Value(Text, Text),
+    /// Under labels being partial.
+    Partial,
 }
 
 /// What a place holds.
@@ -42,6 +44,7 @@ impl<T> Shelf for BTreeSet<T> {
 pub(super) struct ByLabel<S> {
     anywhere: S,
     keys: BTreeMap<Text, ByValue<S>>,
+    partial: S,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +55,7 @@ struct ByValue<S> {
 
 impl<S: Shelf> Shelf for ByLabel<S> {
     fn is_bare(&self) -> bool {
-        self.keys.is_empty() && self.anywhere.is_bare()
+        self.keys.is_empty() && self.anywhere.is_bare() && self.partial.is_bare()
     }
 }
 
@@ -70,6 +73,7 @@ impl<S: Shelf> ByLabel<S> {
             Place::Anywhere => Some(&self.anywhere),
             Place::Key(key) => self.keys.get(key).map(|key| &key.any),
             Place::Value(key, value) => self.keys.get(key)?.values.get(value),
+            Place::Partial => Some(&self.partial),
         }
     }
 
@@ -79,6 +83,7 @@ impl<S: Shelf> ByLabel<S> {
             Place::Anywhere => return change(&mut self.anywhere),
             Place::Key(key) => (key, None),
             Place::Value(key, value) => (key, Some(value)),
+            Place::Partial => return change(&mut self.partial),
         };
         let by_value = self.keys.entry(key.clone()).or_default();
         match value {
@@ -164,13 +169,17 @@ pub(super) fn fewest(selector: &LabelSelector, load: impl Fn(&Place) -> usize) -
 pub(super) fn turning_points(selector: &LabelSelector) -> Vec<Place> {
     let points = selector.requirements().flat_map(|requirement| {
         let key = &requirement.key;
-        match &requirement.operator {
-            Operator::In(values) | Operator::NotIn(values) => {
-                let points = values.iter().map(|v| Place::Value(key.clone(), v.clone()));
-                points.collect()
-            }
-            Operator::Exists | Operator::DoesNotExist => vec![Place::Key(key.clone())],
-        }
+        let values = match &requirement.operator {
+            Operator::In(values) | Operator::NotIn(values) => Some(values),
+            Operator::Exists | Operator::DoesNotExist => None,
+        };
+        let key_alone = values.is_none().then(|| Place::Key(key.clone()));
+        let values = values.into_iter().flatten();
+        let partial = places_for(requirement).is_none().then_some(Place::Partial);
+        values
+            .map(|v| Place::Value(key.clone(), v.clone()))
+            .chain(key_alone)
+            .chain(partial)
     });
     points.collect()
 }
@@ -191,5 +200,8 @@ pub(super) fn changed_places(before: &Labels, after: &Labels) -> Vec<Place> {
     };
     let mut places = half(before, after);
     places.extend(half(after, before));
+    if before.are_partial() != after.are_partial() {
+        places.push(Place::Partial);
+    }
     places
 }

@@ -40,6 +40,8 @@ pub struct Index {
     namespaces: BTreeMap<Text, NamespaceEntry>,
     /// The namespaces by their labels.
     namespaces_by_label: ByLabel<BTreeSet<Text>>,
+    /// Whether the source tells of every namespace: then one whose object isn't known yet has labels not known yet.
+    namespaces_are_told: bool,
     nodes: BTreeMap<Text, Node>,
     by_node: HashMap<Text, NodePods>,
     addresses: AddressBook,
@@ -51,10 +53,12 @@ pub struct Index {
     changes: Changes,
 }
 
-/// A namespace: its labels, once its object is known, and its pods by name.
+/// A namespace: its labels, as far as they are known, and its pods by name.
 #[derive(Debug, Default)]
 struct NamespaceEntry {
-    labels: Option<Labels>,
+    labels: Labels,
+    /// Whether its object is known.
+    exists: bool,
     terminating: bool,
     pods: BTreeMap<Text, u32>,
     /// Those of them that can be selected.
@@ -104,6 +108,9 @@ impl Index {
                 for key in gone.collect::<Vec<_>>() {
                     self.delete(&key, None);
                 }
+                if kind == ObjectKind::Namespace && !self.namespaces_are_told {
+                    self.expect_namespaces();
+                }
             }
         }
     }
@@ -130,10 +137,7 @@ impl Index {
                     .collect()
             }
             ObjectKind::Namespace => {
-                let known = self
-                    .namespaces
-                    .iter()
-                    .filter(|(_, entry)| entry.labels.is_some());
+                let known = self.namespaces.iter().filter(|(_, entry)| entry.exists);
                 known
                     .map(|(name, _)| ObjectKey::Namespace(name.clone()))
                     .collect()

@@ -16,8 +16,11 @@ impl Index {
     /// Makes an entry for a namespace that has none yet.
     pub(super) fn know_namespace(&mut self, name: &Text) {
         if !self.namespaces.contains_key(name) {
-            self.namespaces
-                .insert(name.clone(), NamespaceEntry::default());
+            let entry = NamespaceEntry {
+                labels: self.labels_untold(name),
+                ..NamespaceEntry::default()
+            };
+            self.namespaces.insert(name.clone(), entry);
             self.file_namespace(name, true);
         }
     }
@@ -28,12 +31,14 @@ impl Index {
         self.know_namespace(name);
         let before = self.namespace_labels(name);
         self.file_namespace(name, false);
+        let exists = labels.is_some();
+        let after = labels.unwrap_or_else(|| self.labels_untold(name));
         if let Some(entry) = self.namespaces.get_mut(name) {
-            entry.labels = labels;
+            entry.labels = after.clone();
+            entry.exists = exists;
             entry.terminating = terminating;
         }
         self.file_namespace(name, true);
-        let after = self.namespace_labels(name);
         for id in self.selectors.turned(&before, &after) {
             let Some(selector) = self.selectors.selector(id).cloned() else {
                 continue;
@@ -53,8 +58,19 @@ impl Index {
         self.forget_empty_namespace(name);
     }
 
+    /// From now on a namespace whose object is not known is one that is yet to be told of.
+    pub(super) fn expect_namespaces(&mut self) {
+        self.namespaces_are_told = true;
+        let entries = self.namespaces.iter();
+        let untold = entries.filter(|(_, entry)| !entry.exists);
+        let untold: Vec<Text> = untold.map(|(name, _)| name.clone()).collect();
+        for name in untold {
+            self.set_namespace(&name, None, false);
+        }
+    }
+
     pub(super) fn forget_empty_namespace(&mut self, name: &Text) {
-        let empty = |entry: &NamespaceEntry| entry.labels.is_none() && entry.pods.is_empty();
+        let empty = |entry: &NamespaceEntry| !entry.exists && entry.pods.is_empty();
         if self.namespaces.get(name).is_some_and(empty) {
             self.file_namespace(name, false);
             self.namespaces.remove(name);

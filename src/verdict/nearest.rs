@@ -272,6 +272,7 @@ fn labels_miss(selector: &LabelSelector, labels: &Labels, who: &str) -> Miss {
         .map(|requirement| match labels.get(&requirement.key) {
             Some(value) if value.is_empty() => format!("an empty {}", requirement.key),
             Some(value) => format!("{}={value}", requirement.key),
+            None if labels.are_partial() => "labels not told of yet".to_owned(),
             None => format!("no {}", requirement.key),
         })
         .collect();
