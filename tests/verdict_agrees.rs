@@ -15,8 +15,9 @@ use selvedge::arbitrary::{NODES, PORTS, PROBES, World, world};
 use selvedge::cluster::Text;
 use selvedge::cluster::object::{Object, Pod};
 use selvedge::cluster::port::Protocol;
-use selvedge::compile::{Host, compile};
+use selvedge::compile::{Closing, Host, compile};
 use selvedge::index::Index;
+use selvedge::policy::Direction;
 use selvedge::verdict::endpoint::addresses as addresses_of;
 use selvedge::verdict::journey::{Journey, NodeRules, journey};
 use selvedge::verdict::packet::{Packet, TransportHeader};
@@ -42,10 +43,11 @@ fn interface(name: &str) -> IfName {
     IfName::new(name).unwrap()
 }
 
-/// A cluster with the rulesets of its nodes.
+/// A cluster with the rulesets of its nodes, and what stands in for these where others wipe them.
 struct Compiled {
     index: Index,
     rulesets: BTreeMap<Text, Ruleset>,
+    closing: BTreeMap<Text, Ruleset>,
 }
 
 impl Compiled {
@@ -57,25 +59,31 @@ impl Compiled {
             let ruleset = compile(&index, &node, &host);
             (node, ruleset)
         });
+        let rulesets: BTreeMap<Text, Ruleset> = rulesets.collect();
+        let closing = rulesets.iter().map(|(node, ruleset)| {
+            let mut closing = Closing::default();
+            (node.clone(), closing.follow(ruleset).unwrap().clone())
+        });
         Self {
-            rulesets: rulesets.collect(),
+            closing: closing.collect(),
+            rulesets,
             index,
         }
     }
+}
 
-    fn nodes(&self) -> BTreeMap<Text, NodeRules<'_>> {
-        let rules = self.rulesets.iter().map(|(node, ruleset)| {
-            let rules = NodeRules {
-                ruleset,
-                bridge: interface("cni0"),
-                port: Some(interface("veth0")),
-                overlay: interface("flannel.1"),
-                uplink: interface("eth0"),
-            };
-            (node.clone(), rules)
-        });
-        rules.collect()
-    }
+fn nodes(rulesets: &BTreeMap<Text, Ruleset>) -> BTreeMap<Text, NodeRules<'_>> {
+    let rules = rulesets.iter().map(|(node, ruleset)| {
+        let rules = NodeRules {
+            ruleset,
+            bridge: interface("cni0"),
+            port: Some(interface("veth0")),
+            overlay: interface("flannel.1"),
+            uplink: interface("eth0"),
+        };
+        (node.clone(), rules)
+    });
+    rules.collect()
 }
 
 /// The addresses of the world's pods and nodes, and others, of one family.
@@ -238,6 +246,37 @@ fn compare_later_packets(
     Ok(())
 }
 
+/// What stands in for wiped rules lets nothing through that these would not, and everything where no end is isolated.
+fn compare_closing(
+    compiled: &Compiled,
+    nodes: &BTreeMap<Text, NodeRules<'_>>,
+    closing: &BTreeMap<Text, NodeRules<'_>>,
+    connection: &Connection,
+    bytes: u16,
+) -> Result<(), TestCaseError> {
+    let packet = Packet::opening(connection, bytes).unwrap();
+    let [by_rules, closed] = [nodes, closing].map(|nodes| {
+        let journey = journey(&compiled.index, nodes, &packet);
+        journey.map_err(|error| TestCaseError::fail(format!("{connection:?}: {error}")))
+    });
+    let (by_rules, closed) = (by_rules?, closed?);
+    let isolated = |address: IpAddr, direction: Direction| {
+        let pod = compiled.index.owner(address);
+        let policies = pod.map(|pod| compiled.index.policies_of(pod));
+        let mut policies = policies.into_iter().flatten();
+        policies.any(|policy| policy.rules(direction).is_some())
+    };
+    let isolated = isolated(connection.from(), Direction::Egress)
+        || isolated(connection.to(), Direction::Ingress);
+    if closed.accepted() && !by_rules.accepted()
+        || !isolated && closed.accepted() != by_rules.accepted()
+    {
+        let text = format!("{connection:?}\nby ruleset: {by_rules}\nclosed: {closed}");
+        return Err(TestCaseError::fail(text));
+    }
+    Ok(())
+}
+
 /// All ports of a pair at once are those that are allowed one by one, on any address.
 fn compare_reach(index: &Index, seed: u64) -> Result<(), TestCaseError> {
     let mut reach = Reach::new(index);
@@ -276,7 +315,7 @@ fn compare_reach(index: &Index, seed: u64) -> Result<(), TestCaseError> {
 
 fn check(world: &World, seed: u64) -> Result<(), TestCaseError> {
     let compiled = Compiled::new(world);
-    let nodes = compiled.nodes();
+    let (nodes, closing) = (nodes(&compiled.rulesets), nodes(&compiled.closing));
     compare_reach(&compiled.index, seed)?;
     for v4 in [true, false] {
         let addresses = addresses(world, v4);
@@ -295,9 +334,11 @@ fn check(world: &World, seed: u64) -> Result<(), TestCaseError> {
                     // What has no ports may carry any bytes in their place, those of an allowed port too.
                     let bytes = PROBES[(number >> 32) as usize % PROBES.len()];
                     compare(world, &compiled, &nodes, &connection, bytes)?;
+                    compare_closing(&compiled, &nodes, &closing, &connection, bytes)?;
                 }
                 let connection = Connection::new(*from, *to, Transport::Icmp).unwrap();
                 compare_later_packets(&compiled, &nodes, &connection)?;
+                compare_later_packets(&compiled, &closing, &connection)?;
             }
         }
     }

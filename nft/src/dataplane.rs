@@ -67,6 +67,15 @@ pub trait Dataplane {
         Ok(false)
     }
 
+    /// From now on tables of this ruleset that others delete are made anew, as they are in it, at once: before
+    /// [`Dataplane::interference`] tells of it. An earlier call counts no more.
+    ///
+    /// # Errors
+    /// [`DataplaneError`] when it can't be prepared; then nothing stands by.
+    fn stand_by(&mut self, _ruleset: &Ruleset) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
     /// What others have done to the tables that are listened for, since the last call. It does not wait.
     fn interference(&mut self) -> Vec<Interference> {
         Vec::new()
@@ -82,6 +91,11 @@ pub enum Interference {
         touched: Touched,
         /// Who did it, if the kernel says so.
         by: Option<Process>,
+    },
+    /// They were deleted, and are there again as in what stood by ([`Dataplane::stand_by`]).
+    Replaced {
+        /// These of them.
+        tables: Vec<TableId>,
     },
     /// Something may have happened unheard: too much at once, or while nobody listened.
     Unheard,

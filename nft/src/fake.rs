@@ -51,6 +51,7 @@ struct Inner {
     refused: BTreeMap<Name, i32>,
     reads: usize,
     interference: Vec<Interference>,
+    standby: Ruleset,
 }
 
 impl Fake {
@@ -73,11 +74,22 @@ impl Fake {
         let all = before.tables.keys().chain(ruleset.tables.keys());
         let changed = all.filter(|id: &&TableId| before.tables.get(*id) != ruleset.tables.get(*id));
         let tables: BTreeMap<TableId, Parts> = changed.map(|id| (id.clone(), Parts::All)).collect();
+        let standby = inner.standby.tables.iter();
+        let gone = standby
+            .filter(|(id, _)| before.tables.contains_key(*id) && !ruleset.tables.contains_key(*id));
+        let gone: Vec<_> = gone
+            .map(|(id, table)| (id.clone(), table.clone()))
+            .collect();
         if !tables.is_empty() {
             let (touched, by) = (Touched { tables }, None);
             inner
                 .interference
                 .push(Interference::Changed { touched, by });
+        }
+        if !gone.is_empty() {
+            let tables = gone.iter().map(|(id, _)| id.clone()).collect();
+            ruleset.tables.extend(gone);
+            inner.interference.push(Interference::Replaced { tables });
         }
         inner.state = State::holding(ruleset);
     }
@@ -185,6 +197,11 @@ impl Dataplane for Fake {
             messages: transaction.len(),
             bytes: 0,
         })
+    }
+
+    fn stand_by(&mut self, ruleset: &Ruleset) -> Result<(), DataplaneError> {
+        self.lock().standby = ruleset.clone();
+        Ok(())
     }
 
     fn interference(&mut self) -> Vec<Interference> {

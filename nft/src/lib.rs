@@ -22,6 +22,7 @@ mod diff;
 mod fake;
 mod kernel;
 mod name;
+mod outline;
 mod refs;
 mod rule;
 mod ruleset;

@@ -4,6 +4,7 @@
 //! - `state`: what was made, and what of it depends on what · `uses`: who uses which policy chain and set
 //! - `local`: the node's pods · `base`: the chains the kernel calls, and a pod's own · `bridge`: table `bridge selvedge`
 //! - `denied`: addresses that nobody may use, or known pods alone
+//! - `closing`: what stands in for a ruleset that others have wiped, until it is back
 //! - `policy`: a policy's rules · `sets`: what they look up · `names`: what all of it is called
 //!
 //! [`Compiler`] keeps what it made and how often each policy chain and set is used, so that a change costs what it
@@ -11,6 +12,7 @@
 
 mod base;
 mod bridge;
+mod closing;
 mod denied;
 mod local;
 mod names;
@@ -30,6 +32,7 @@ use crate::cluster::Text;
 use crate::index::{Index, PodKey};
 use crate::policy::{Direction, PolicyKey};
 
+pub use closing::Closing;
 use sets::IpFamily;
 use state::State;
 

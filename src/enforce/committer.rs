@@ -69,7 +69,7 @@ struct Failure {
     /// The object that the kernel refused.
     object: Option<Name>,
     attempts: u32,
-    /// How many of the last attempts failed for that very reason.
+    /// How many of the last attempts failed for that object, or that very reason.
     alike: u32,
     retry_at: Instant,
 }
@@ -139,6 +139,10 @@ impl<D: Dataplane> Committer<D> {
         if heard.is_empty() {
             return false;
         }
+        if let Some(failure) = &mut self.failure {
+            // Whatever was wrong before, something new is: it can't wait for that.
+            failure.retry_at = failure.retry_at.min(Instant::now() + FIRST_WAIT);
+        }
         if let Some(acknowledged) = self.acknowledged.take() {
             self.expected = vec![acknowledged];
             self.touched = Some(Touched::default());
@@ -153,10 +157,30 @@ impl<D: Dataplane> Committer<D> {
                         self.suspect = Some(format!("{} (process {})", by.name, by.id));
                     }
                 }
+                Interference::Replaced { tables } => {
+                    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+                    let tables = tables.join(", ");
+                    warn!(
+                        "table {tables} was deleted; until its rules are back isolated pods can't begin connections, nor be connected to"
+                    );
+                }
                 Interference::Unheard => self.touched = None,
             }
         }
         true
+    }
+
+    /// The ruleset in force, where others can delete it.
+    pub fn endangered(&self) -> Option<&Ruleset> {
+        let in_force = self.acknowledged.as_ref()?;
+        (self.ownership == Ownership::Anyone).then_some(in_force)
+    }
+
+    /// Has the dataplane keep ready what is to be there as soon as others have deleted tables, until they are repaired.
+    pub fn stand_by(&mut self, closing: &Ruleset) {
+        if let Err(error) = self.dataplane.stand_by(closing) {
+            warn!("nothing closes the pods at once if others delete the ruleset: {error}");
+        }
     }
 
     /// The object that the kernel refuses, and why, where it has done so again on a state that was read back: then it is
@@ -363,9 +387,15 @@ impl<D: Dataplane> Committer<D> {
         let text = error.to_string();
         self.observer.not_in_force(&text);
         let attempts = self.failure.as_ref().map_or(0, |f| f.attempts);
-        let before = self.failure.as_ref().filter(|f| f.text == text);
-        let alike = before.map_or(0, |f| f.alike);
-        if before.is_none() {
+        let before = self.failure.as_ref();
+        let said = before.is_some_and(|f| f.text == text);
+        // The text of one object's refusal may differ: it tells how many elements were to be added.
+        let same = before.filter(|f| match &object {
+            Some(object) => f.object.as_ref() == Some(object),
+            None => f.text == text,
+        });
+        let alike = same.map_or(0, |f| f.alike);
+        if !said {
             error!("not committed, will be tried again; what was in force stays in force: {text}");
         }
         let retry_at = Instant::now() + jittered(wait(attempts));

@@ -152,6 +152,40 @@ fn a_change_brings_the_retry_forward_but_does_not_spin() {
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 }
 
+/// A wipe while a failure is waited out is no part of that failure.
+#[test]
+fn what_others_do_brings_the_retry_forward() {
+    let (mut committer, fake) = holding(ruleset(&["a"]));
+    committer.reconcile(&ruleset(&["a"]), true, Instant::now());
+    fake.fail_commits(9, Fault::Unreachable(105));
+    let mut at = Instant::now();
+    for _ in 0..9 {
+        at = retry_at(committer.reconcile(&ruleset(&["b"]), false, at));
+    }
+    let far = at - Instant::now();
+    assert!(far > Duration::from_secs(5), "{far:?}");
+    fake.interfere(|held| *held = Ruleset::default());
+    assert!(committer.listen());
+    let outcome = committer.reconcile(&ruleset(&["b"]), false, Instant::now());
+    let soon = retry_at(outcome) - Instant::now();
+    assert!(soon <= FIRST_WAIT, "{soon:?}");
+}
+
+/// How many elements were to be added is in the text, and differs.
+#[test]
+fn an_object_that_is_refused_twice_is_the_offender_whatever_the_text() {
+    let (mut committer, fake) = holding(looking_up_many(2));
+    committer.reconcile(&looking_up_many(2), true, Instant::now());
+    fake.refuse(Name::new("peers").unwrap(), errno::EINVAL);
+    let mut at = Instant::now();
+    for peers in [3, 5] {
+        assert!(committer.offender().is_none());
+        at = retry_at(committer.reconcile(&looking_up_many(peers), true, at));
+    }
+    let (object, _) = committer.offender().unwrap();
+    assert_eq!(object.as_str(), "peers");
+}
+
 #[test]
 fn waits_double_up_to_the_longest() {
     assert_eq!(wait(0), FIRST_WAIT);

@@ -16,7 +16,7 @@ use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::Event;
 use crate::cni::{Id, Record};
-use crate::compile::{Compiler, Host, tables};
+use crate::compile::{Closing, Compiler, Host, tables};
 use crate::index::Index;
 use crate::observe::{Counts, Observer};
 use crate::policy::Direction;
@@ -45,6 +45,7 @@ pub struct Reconciler<D> {
     host: Host,
     anti_spoof: bool,
     compiler: Compiler,
+    closing: Closing,
     committer: Committer<D>,
     warnings: Standing,
     /// When the oldest change came that no commit has followed yet.
@@ -58,13 +59,14 @@ impl<D: Dataplane> Reconciler<D> {
     pub fn new(dataplane: D, node: Text, host: Host) -> Self {
         Self {
             index: Index::new(),
-            attached: Attached::default(),
+            attached: Attached::new(node.clone()),
             parting: Parting::default(),
             inherited: Inherited::default(),
             quarantine: Quarantine::default(),
             host: host.clone(),
             anti_spoof: true,
             compiler: Compiler::new(node.clone(), host),
+            closing: Closing::default(),
             committer: Committer::new(dataplane, tables()),
             warnings: Standing::default(),
             oldest: None,
@@ -231,7 +233,13 @@ impl<D: Dataplane> Reconciler<D> {
         if let Some(warnings) = self.compiler.new_warnings() {
             self.warnings.update(warnings);
         }
-        self.committer.reconcile(&desired, changed, now)
+        let outcome = self.committer.reconcile(&desired, changed, now);
+        if let Some(in_force) = self.committer.endangered()
+            && let Some(closing) = self.closing.follow(in_force)
+        {
+            self.committer.stand_by(closing);
+        }
+        outcome
     }
 
     /// Closes the policies and pods that the dataplane refuses objects of; whether there is something new to try.

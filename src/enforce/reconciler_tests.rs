@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use selvedge_nft::{Fake, Fault, IfName, Name, errno};
+use selvedge_nft::{Elements, Fake, Fault, IfName, Name, Verdict, errno};
 
 use super::*;
 use crate::cluster::object::{Addresses, Namespace, Node, Object, ObjectKey, Pod};
@@ -110,6 +110,39 @@ fn what_changes_nothing_sends_nothing() {
         assert_eq!(outcome, Outcome::Unchanged, "{changes:?}");
     }
     assert!(fake.log().is_empty());
+}
+
+/// What others delete is closed before it is put right, with the pods that are isolated by then.
+#[test]
+fn wiped_tables_are_closed_until_they_are_repaired() {
+    let (mut reconciler, fake) = reconciler();
+    reconciler.step(cluster().into_iter().chain([pod(1)]), Instant::now());
+    reconciler.step([pod(2)], Instant::now());
+    let before = fake.ruleset();
+    fake.interfere(|held| *held = Ruleset::default());
+    let closed = fake.ruleset();
+    let inet = closed.tables.get(&tables()[0]).unwrap();
+    let entries = match &inet
+        .sets
+        .get(&Name::new("ingress4").unwrap())
+        .unwrap()
+        .elements
+    {
+        Elements::Verdicts(entries) => entries,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(entries.len(), 2);
+    assert!(entries.values().all(|entry| entry.verdict == Verdict::Drop));
+    assert!(reconciler.listen());
+    let outcome = reconciler.step([], Instant::now());
+    assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
+    assert!(fake.ruleset() == before);
+    // Tables that nobody else can delete need no such thing.
+    let (owner, fake) = self::reconciler();
+    let mut owner = owner.with_ownership(Ownership::Own);
+    owner.step(cluster().into_iter().chain([pod(1)]), Instant::now());
+    fake.interfere(|held| *held = Ruleset::default());
+    assert!(fake.ruleset().tables.is_empty());
 }
 
 #[test]
@@ -332,6 +365,9 @@ fn a_refused_policy_is_tried_at_once_when_it_changes_and_forgotten_when_it_goes(
     reconciler.step([lets_in("bad", "198.51.100.0/24")], now);
     assert_eq!(rules_of(&fake, "bad"), Some(1));
     assert_eq!(reconciler.quarantine.policies(), 0);
+    let told = reconciler.take_notices().into_iter();
+    let told: Vec<Standing> = told.map(|notice| notice.standing).collect();
+    assert_eq!(told, [Standing::Refused, Standing::Taken]);
 
     let now = settle(&mut reconciler, vec![bad.clone()], now);
     assert_eq!(rules_of(&fake, "bad"), Some(0));

@@ -27,6 +27,7 @@ mod read;
 pub(crate) mod recording;
 mod request;
 mod socket;
+mod standby;
 mod survey;
 mod userdata;
 mod wire;
@@ -47,6 +48,7 @@ use monitor::Monitor;
 use read::Reader;
 use request::Fault;
 use socket::Socket;
+use standby::Standby;
 
 /// How often a read that changes interrupt is begun again, and how long it waits before, times the attempt.
 const READ_ATTEMPTS: u32 = 10;
@@ -63,6 +65,7 @@ pub struct Kernel {
     /// The last sequence number used.
     seq: u32,
     monitor: Option<Monitor>,
+    standby: Standby,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -84,6 +87,7 @@ impl Kernel {
             socket: Socket::open()?,
             seq: 0,
             monitor: None,
+            standby: Standby::default(),
         };
         kernel.generation()?;
         Ok(kernel)
@@ -262,10 +266,21 @@ impl Dataplane for Kernel {
         outcome.map(|()| committed)
     }
 
+    fn stand_by(&mut self, ruleset: &Ruleset) -> Result<(), DataplaneError> {
+        self.standby = Standby::new(ruleset, &mut self.seq)?;
+        Ok(())
+    }
+
     fn interference(&mut self) -> Vec<Interference> {
-        self.monitor
-            .as_mut()
-            .map(Monitor::heard)
-            .unwrap_or_default()
+        let Some(monitor) = &mut self.monitor else {
+            return Vec::new();
+        };
+        let (standby, socket, seq) = (&self.standby, &mut self.socket, &mut self.seq);
+        let mut made = Vec::new();
+        let mut heard = monitor.heard(|| made = standby.step_in(socket, seq));
+        if !made.is_empty() {
+            heard.push(Interference::Replaced { tables: made });
+        }
+        heard
     }
 }

@@ -68,9 +68,11 @@ impl Monitor {
         self.missed = true;
     }
 
-    /// What has been heard since the last call; it does not wait.
-    pub(super) fn heard(&mut self) -> Vec<Interference> {
+    /// What has been heard since the last call; it does not wait. As soon as others are heard to delete anything of the
+    /// tables, `alarm` is called, once, before the rest of it is heard.
+    pub(super) fn heard(&mut self, alarm: impl FnOnce()) -> Vec<Interference> {
         let mut heard = Vec::new();
+        let mut alarm = Some(alarm);
         loop {
             let (tables, touched, own) = (&self.tables, &mut self.touched, self.own);
             match self.socket.receive_now() {
@@ -79,7 +81,14 @@ impl Monitor {
                     for message in wire::messages(datagram) {
                         match message {
                             Ok(message) if message.port() == own => {}
-                            Ok(message) => heard.extend(take(message, tables, touched)),
+                            Ok(message) => {
+                                if deletes(&message, tables)
+                                    && let Some(alarm) = alarm.take()
+                                {
+                                    alarm();
+                                }
+                                heard.extend(take(message, tables, touched));
+                            }
                             Err(_) => self.missed = true,
                         }
                     }
@@ -105,6 +114,30 @@ impl AsFd for Monitor {
     }
 }
 
+/// Whether a message tells that something of these tables is deleted, or one of them.
+fn deletes(message: &Message<'_>, tables: &[TableId]) -> bool {
+    let [operation, subsystem] = message.kind().to_le_bytes();
+    let deletions = [
+        libc::NFT_MSG_DELTABLE,
+        libc::NFT_MSG_DELCHAIN,
+        libc::NFT_MSG_DELRULE,
+        libc::NFT_MSG_DELSET,
+        libc::NFT_MSG_DELSETELEM,
+        libc::NFT_MSG_DELOBJ,
+    ];
+    i32::from(subsystem) == libc::NFNL_SUBSYS_NFTABLES
+        && deletions.contains(&operation.into())
+        && table_of(message).is_some_and(|table| tables.contains(&table))
+}
+
+/// The table that a message is about.
+fn table_of(message: &Message<'_>) -> Option<TableId> {
+    let family = family_of(message.family()?)?;
+    let name = message.attrs().find(TABLE_ATTR).ok().flatten()?;
+    let name = Name::new(&name.text()).ok()?;
+    Some(TableId { family, name })
+}
+
 /// Takes one message in; the last one of a transaction that touched a table of ours gives what it comes to.
 pub(super) fn take(
     message: Message<'_>,
@@ -117,9 +150,7 @@ pub(super) fn take(
     }
     let attribute = |kind| message.attrs().find(kind).ok().flatten();
     if i32::from(operation) != libc::NFT_MSG_NEWGEN {
-        let family = family_of(message.family()?)?;
-        let name = Name::new(&attribute(TABLE_ATTR)?.text()).ok()?;
-        let id = TableId { family, name };
+        let id = table_of(&message)?;
         if tables.contains(&id) {
             let named = |kind| Name::new(&attribute(kind)?.text()).ok();
             let parts = match i32::from(operation) {

@@ -159,6 +159,11 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether there is such a table.
+    pub(super) fn exists(&mut self, id: &TableId) -> Result<bool, Fault> {
+        Ok(self.empty_table(id, &mut Vec::new())?.is_some())
+    }
+
     /// A table and all that is in it; `None` when it does not exist.
     pub(super) fn table(&mut self, id: &TableId) -> Result<Option<Table>, Fault> {
         let mut strays = Vec::new();

@@ -46,7 +46,7 @@ fn heard(kernel: &mut Kernel) -> Vec<(Vec<String>, bool)> {
                 by.name == "nft",
             )
         }
-        Interference::Unheard => panic!("something went unheard"),
+        other => panic!("{other:?}"),
     });
     heard.collect()
 }
@@ -92,6 +92,60 @@ fn two_tables_in_one_transaction_are_one_interference() {
         found[0].0.sort();
         assert_eq!(found, [(both, true)]);
     });
+}
+
+/// What stands by is there as soon as it is heard that its table is gone, each alone or both, and only then.
+#[test]
+fn what_stands_by_steps_in_for_tables_that_are_gone() {
+    for (script, gone) in [
+        ("delete table inet selvedge", vec![inet()]),
+        ("delete table bridge selvedge", vec![bridge()]),
+        ("flush ruleset", vec![inet(), bridge()]),
+        ("flush ruleset; add table inet selvedge", vec![bridge()]),
+        ("delete element inet selvedge pods { 10.0.0.1 }", vec![]),
+        ("delete set inet selvedge pods", vec![]),
+        ("flush table inet selvedge", vec![]),
+        ("delete table inet other", vec![]),
+    ] {
+        in_namespace(|| {
+            let (mut kernel, before) = listening();
+            let (mut ours, mut standby) = (before.clone(), before.clone());
+            ours.tables.insert(bridge(), Arc::default());
+            standby.tables.insert(bridge(), Arc::default());
+            kernel.commit(&diff(&before, &ours)).unwrap();
+            let rule = selvedge_nft::Rule::new([selvedge_nft::Verdict::Drop.into()]);
+            let mut table = small();
+            table.chains.insert(name("closed"), chain([rule]));
+            standby.tables.insert(inet(), Arc::new(table));
+            kernel.stand_by(&standby).unwrap();
+            load("add table inet other; add set inet other s { type ipv4_addr; }");
+            load(script);
+            let heard = kernel.interference();
+            let replaced: Vec<_> = heard
+                .iter()
+                .filter_map(|heard| match heard {
+                    Interference::Replaced { tables } => Some(tables.clone()),
+                    _ => None,
+                })
+                .collect();
+            let expected: Vec<_> = (!gone.is_empty())
+                .then(|| gone.clone())
+                .into_iter()
+                .collect();
+            assert_eq!(replaced, expected, "{script}");
+            let held = kernel.read(&[inet(), bridge()]).unwrap();
+            for table in &gone {
+                assert_eq!(
+                    held.tables.get(table),
+                    standby.tables.get(table),
+                    "{script}"
+                );
+            }
+            assert_eq!(held.tables.len(), 2, "{script}");
+            // What it did itself is no interference.
+            assert!(kernel.interference().is_empty(), "{script}");
+        });
+    }
 }
 
 /// Elements of a batch large enough to be carried out unheard.
@@ -221,7 +275,7 @@ fn what_was_touched_is_read_again_and_the_rest_is_as_known() {
             for heard in kernel.interference() {
                 match heard {
                     Interference::Changed { touched: more, .. } => touched.join(more),
-                    Interference::Unheard => panic!("something went unheard"),
+                    other => panic!("{other:?}"),
                 }
             }
             assert_eq!(touched.tables.get(&inet()), Some(&parts), "{script}");
