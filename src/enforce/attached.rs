@@ -39,6 +39,7 @@ pub enum Attaching {
 /// The attachments, and what they make of pods.
 #[derive(Debug, Default)]
 pub(super) struct Attached {
+    node: Text,
     records: BTreeMap<Id, Record>,
     by_pod: BTreeMap<PodKey, BTreeSet<Id>>,
     /// Those that have ended, the first one first.
@@ -58,6 +59,14 @@ pub(super) struct Attached {
 }
 
 impl Attached {
+    /// Nothing is attached to the node of this name yet.
+    pub fn new(node: Text) -> Self {
+        Self {
+            node,
+            ..Self::default()
+        }
+    }
+
     /// Takes an event in by way of `apply`, as what it comes to, given what is attached. What concerns no attachment costs
     /// a look or two.
     pub fn pass(&mut self, index: &mut Index, event: Event, apply: impl FnOnce(&mut Index, Event)) {
@@ -166,7 +175,19 @@ impl Attached {
             return false;
         };
         let mut addresses = record.attachment.addresses.iter();
-        known(index, &record.attachment.pod) && addresses.all(|a| self.counts(index, record, *a))
+        self.knows(index, &record.attachment.pod)
+            && addresses.all(|a| self.counts(index, record, *a))
+    }
+
+    /// Whether policies can select a pod, and it is known to be on this node: where the API has not told so yet, nothing is
+    /// enforced for it.
+    fn knows(&self, index: &Index, pod: &PodId) -> bool {
+        let known = index.pod(&pod.namespace, &pod.name);
+        known.is_some_and(|known| is(pod, known) && known.selectable() && self.is_here(known))
+    }
+
+    fn is_here(&self, pod: &Pod) -> bool {
+        pod.node.as_ref() == Some(&self.node)
     }
 
     /// Whether what the index has as the pod's address, of this one's family, is one that is attached to it. Of several
@@ -221,7 +242,7 @@ impl Attached {
         let withheld = self.by_address.iter().filter(|(address, id)| {
             let record = self.records.get(*id).filter(|record| !record.detached);
             let used = record.is_some_and(|record| {
-                known(index, &record.attachment.pod) && self.counts(index, record, **address)
+                self.knows(index, &record.attachment.pod) && self.counts(index, record, **address)
             });
             !used && index.owner(**address).is_none()
         });
@@ -398,7 +419,7 @@ impl Attached {
         }
         let records = self.of_pod(&pod.namespace, &pod.name);
         let (gone, live): (Vec<&Record>, Vec<&Record>) = records
-            .filter(|record| is(&record.attachment.pod, pod))
+            .filter(|record| is(&record.attachment.pod, pod) && self.is_here(pod))
             .partition(|record| record.detached);
         let holds =
             |record: &&Record, address: &IpAddr| record.attachment.addresses.contains(address);
@@ -507,12 +528,6 @@ fn is_of(record: &Record, pod: &Pod) -> bool {
 fn exists(index: &Index, pod: &PodId) -> bool {
     let known = index.pod(&pod.namespace, &pod.name);
     known.is_some_and(|known| is(pod, known))
-}
-
-/// Whether policies can select a pod.
-fn known(index: &Index, pod: &PodId) -> bool {
-    let known = index.pod(&pod.namespace, &pod.name);
-    known.is_some_and(|known| is(pod, known) && known.selectable())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ struct Node {
 fn starting() -> Node {
     Node {
         index: Index::new(),
-        attached: Attached::default(),
+        attached: Attached::new(Text::from("node-a")),
     }
 }
 
@@ -142,6 +142,25 @@ fn a_pod_has_its_address_as_soon_as_both_are_known() {
         node.api("web", "u", &[Y]);
         assert_eq!((node.owner(X), node.owner(Y)), (None, Some("web")));
     }
+}
+
+/// The API may tell late that a pod was scheduled: until then nothing is enforced for it, so it can't use its address.
+#[test]
+fn a_pod_that_is_on_no_node_yet_does_not_have_its_address() {
+    let mut node = node();
+    let unscheduled = Pod {
+        node: None,
+        ..pod("web", "u", &[])
+    };
+    node.event(Event::Apply(Object::Pod(unscheduled.clone())));
+    node.attach("a", "web", "u", &[X]);
+    node.event(Event::Apply(Object::Pod(unscheduled)));
+    assert!(!node.in_index("a"));
+    assert_eq!((node.owner(X), node.withheld()), (None, vec![X]));
+    node.api("web", "u", &[]);
+    assert!(node.in_index("a"));
+    assert_eq!(node.owner(X), Some("web"));
+    assert!(node.withheld().is_empty());
 }
 
 #[test]

@@ -106,7 +106,16 @@ impl Cni {
 
     /// Says to those who wait how far it is. `in_force` says whether the kernel has acknowledged what the reconciler knows.
     pub fn tell<D: Dataplane>(&mut self, reconciler: &mut Reconciler<D>, in_force: bool) {
-        self.keep(reconciler.take_unsaved());
+        let mut changed = reconciler.take_unsaved();
+        if !(changed.is_empty() && self.waiting.is_empty()) {
+            let again = self
+                .unkept
+                .keys()
+                .filter(|id| !changed.iter().any(|(other, _)| other == *id));
+            let again = again.map(|id| (id.clone(), reconciler.attachment(id).cloned()));
+            changed.extend(again.collect::<Vec<_>>());
+        }
+        self.keep(changed);
         let mut waiting = std::mem::take(&mut self.waiting);
         // A channel is closed when its time is over.
         waiting
@@ -157,7 +166,7 @@ impl Cni {
         true
     }
 
-    /// Keeps what has changed, and what could not be kept before.
+    /// Keeps these as they are now.
     fn keep(&mut self, changed: Vec<(Id, Option<Record>)>) {
         if changed.is_empty() {
             return;

@@ -225,9 +225,13 @@ fn what_can_t_be_kept_is_not_acknowledged() {
     let mut daemon = daemon();
     daemon.step([pod("web", "u")]);
     let directory = daemon.directory.path().join("attachments");
-    std::fs::remove_dir(directory).unwrap();
+    std::fs::remove_dir(&directory).unwrap();
     let told = daemon.ask(add("web"));
     refused(&told, "it can't be kept for the next daemon");
+    // It is tried again with the next one, be it about the same container.
+    std::fs::create_dir(&directory).unwrap();
+    done(&daemon.ask(add("web")));
+    assert_eq!(daemon.kept(), 1);
 }
 
 #[test]

@@ -161,10 +161,14 @@ impl Drop for Feed {
 /// # Errors
 /// [`DaemonError`] when it can't start; once it works nothing ends it but a signal.
 pub async fn run(settings: Settings) -> Result<(), DaemonError> {
-    let _lock = Lock::acquire()?;
+    let lock = Lock::acquire()?;
     let mut dataplane = Kernel::open()?;
     let interference = listen(&mut dataplane);
-    run_on(dataplane, interference, settings).await
+    run_on(dataplane, interference, settings).await?;
+    // Whoever reads that may start another one.
+    drop(lock);
+    info!("selvedge ends; the rules stay in force (`selvedge cleanup` removes them)");
+    Ok(())
 }
 
 /// Does so on any dataplane; what is readable when there is interference, if that can be heard.
@@ -291,7 +295,6 @@ pub async fn run_on<D: Dataplane>(
         }
     }
     links.abort();
-    info!("selvedge ends; the rules stay in force (`selvedge cleanup` removes them)");
     Ok(())
 }
 
@@ -432,8 +435,8 @@ impl<D: Dataplane> State<D> {
                 }
                 if let Some(problems) = update.problems {
                     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                    self.source_problems.update(lines);
                     self.source_health(problems);
+                    self.source_problems.update(lines);
                 } else if first {
                     self.source_health(Vec::new());
                 }
@@ -503,16 +506,14 @@ impl<D: Dataplane> State<D> {
             self.tell_cni(false);
             return None;
         }
+        let mut warnings = None;
         if let Some(links) = &self.links {
             let before = self.bridge_found.then_some(&self.host.bridge);
             let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref(), before);
             let health = &self.observer.health;
             health.set(Condition::KubeProxy, host::ipvs(links));
-            let known = found.host.is_some();
-            self.bridge_found = known;
-            let waiting = found.warnings.iter().filter(|_| !known).cloned();
-            health.set(Condition::Bridge, waiting);
-            self.link_problems.update(found.warnings);
+            self.bridge_found = found.host.is_some();
+            warnings = Some(found.warnings);
             let host = found
                 .host
                 .unwrap_or_else(|| Host::new(self.host.bridge, []));
@@ -533,6 +534,12 @@ impl<D: Dataplane> State<D> {
             .and_then(|cni| cni.settle(self.links.as_deref()));
         self.changes.extend(settle);
         let outcome = self.reconciler.step(self.changes.drain(..), Instant::now());
+        if let Some(warnings) = warnings {
+            // A bridge that is there again is ready once it is guarded.
+            let waiting = warnings.iter().filter(|_| !self.bridge_found).cloned();
+            self.observer.health.set(Condition::Bridge, waiting);
+            self.link_problems.update(warnings);
+        }
         self.tell_cni(!matches!(outcome, Outcome::Retry(_)));
         if let Some(revoker) = &self.revoker
             && let Some((concern, in_force)) = self.reconciler.take_concern()

@@ -19,21 +19,30 @@ use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
 use crate::index::Index;
 use crate::policy::{Policy, PolicyKey};
 
-/// How much later than a policy's deletion its namespace's may be heard.
-pub(super) const LATE: Duration = Duration::from_secs(10);
+/// How much later than a policy's deletion its namespace's may be heard: a stream that broke off is asked for again after up
+/// to half a minute, one that has fallen silent is given up after two.
+pub(super) const LATE: Duration = Duration::from_secs(180);
 
 /// The policies that are in the index though the source has them no more, and those that lately went from both.
 #[derive(Debug, Default)]
 pub(super) struct Parting {
     held: BTreeMap<Text, BTreeSet<PolicyKey>>,
-    lately: VecDeque<(Instant, Arc<Policy>)>,
+    /// With when they went, and as they were last.
+    lately: BTreeMap<PolicyKey, (Instant, Arc<Policy>)>,
+    /// When each of those went, the first one first; some have come and gone again since.
+    order: VecDeque<(Instant, PolicyKey)>,
 }
 
 impl Parting {
     /// Takes an event into the index, but for the end of policies that must stay; `now` never goes back.
     pub fn apply(&mut self, index: &mut Index, event: Event, now: Instant) {
-        while self.lately.front().is_some_and(|(at, _)| now - *at > LATE) {
-            self.lately.pop_front();
+        while let Some((at, key)) = self.order.front()
+            && now - *at > LATE
+        {
+            if self.lately.get(key).is_some_and(|(last, _)| last == at) {
+                self.lately.remove(key);
+            }
+            self.order.pop_front();
         }
         match event {
             Event::Delete {
@@ -78,9 +87,8 @@ impl Parting {
             return;
         }
         remove(index, key);
-        // Its last version counts.
-        self.lately.retain(|(_, other)| other.key != *key);
-        self.lately.push_back((now, policy));
+        self.order.push_back((now, key.clone()));
+        self.lately.insert(key.clone(), (now, policy));
     }
 
     fn hold(&mut self, key: &PolicyKey) {
@@ -94,11 +102,14 @@ impl Parting {
 
     /// A namespace turns out to terminate: so that is why its policies went.
     fn bring_back(&mut self, index: &mut Index, namespace: &Text) {
-        for (at, policy) in std::mem::take(&mut self.lately) {
-            if policy.key.namespace != *namespace {
-                self.lately.push_back((at, policy));
-            } else if index.policy(&policy.key).is_none() {
-                self.hold(&policy.key);
+        let (back, others) = std::mem::take(&mut self.lately)
+            .into_iter()
+            .partition(|(key, _)| key.namespace == *namespace);
+        self.lately = others;
+        let back: BTreeMap<PolicyKey, (Instant, Arc<Policy>)> = back;
+        for (key, (_, policy)) in back {
+            if index.policy(&key).is_none() {
+                self.hold(&key);
                 index.apply(Event::Apply(Object::Policy(policy)));
             }
         }

@@ -158,11 +158,13 @@ impl Quarantine {
     pub fn admit(&mut self, event: Event) -> Option<Event> {
         match &event {
             Event::Apply(Object::Policy(policy)) => {
-                let known = self.inside.get(&policy.key);
-                if known.is_some_and(|(known, stay)| stay.is_closed() && known == policy) {
-                    return None;
+                if let Some((known, stay)) = self.inside.get_mut(&policy.key) {
+                    if stay.is_closed() && known == policy {
+                        return None;
+                    }
+                    // It is another one, and tried at once; whether it is taken is to be told all the same.
+                    (*known, *stay) = (policy.clone(), Stay::default());
                 }
-                self.inside.remove(&policy.key);
             }
             Event::Delete {
                 key: ObjectKey::Policy(key),

@@ -21,7 +21,7 @@ use super::network::{Network, POD_LINK, system};
 use super::{ProbeError, Seen, Step};
 
 /// How long something that is to arrive may take; on one bridge it is there at once.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a handshake is waited for that is to fail, in both families at once.
 const SILENCE: Duration = Duration::from_millis(150);

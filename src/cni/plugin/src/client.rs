@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,16 +63,30 @@ pub fn ask(
     let path = socket.to_owned();
     let (sender, receiver) = mpsc::channel();
     // On a thread of its own, which is left behind when the time is over: even to connect may take for ever.
-    thread::spawn(move || {
-        let outcome = exchange(&path, deadline, wait, command);
-        let _ = sender.send(outcome);
-    });
-    receiver.recv_timeout(patience).unwrap_or_else(|_| {
-        Err(ClientError::Silent {
-            socket: socket.to_owned(),
-            after: patience,
-        })
-    })
+    thread::spawn(move || exchange(&path, deadline, wait, command, &sender));
+    let silent = || ClientError::Silent {
+        socket: socket.to_owned(),
+        after: patience,
+    };
+    let mut last = None;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left) {
+            Ok(Attempt::Begun) => last = None,
+            Ok(Attempt::Failed(error)) => last = Some(error),
+            Ok(Attempt::Ended(outcome)) => return outcome,
+            // It is silent if it is there at all.
+            Err(_) => return Err(last.unwrap_or_else(silent)),
+        }
+    }
+}
+
+/// What becomes of asking.
+enum Attempt {
+    Begun,
+    /// It is tried again.
+    Failed(ClientError),
+    Ended(Result<Result<(), Refusal>, ClientError>),
 }
 
 fn exchange(
@@ -80,8 +94,10 @@ fn exchange(
     deadline: Instant,
     wait: Wait,
     command: impl Fn(Duration) -> Command,
-) -> Result<Result<(), Refusal>, ClientError> {
+    tell: &Sender<Attempt>,
+) {
     loop {
+        let _ = tell.send(Attempt::Begun);
         let left = deadline.saturating_duration_since(Instant::now());
         let request = Request {
             version: VERSION,
@@ -89,10 +105,16 @@ fn exchange(
         };
         match once(socket, &request) {
             // Not there, or gone before it answered: asking again does no harm, whatever it has done already.
-            Err(ClientError::Unreachable { .. }) if wait == Wait::ForDaemon && left > 2 * PAUSE => {
+            Err(error @ ClientError::Unreachable { .. })
+                if wait == Wait::ForDaemon && left > 2 * PAUSE =>
+            {
+                let _ = tell.send(Attempt::Failed(error));
                 thread::sleep(PAUSE);
             }
-            outcome => return outcome,
+            outcome => {
+                let _ = tell.send(Attempt::Ended(outcome));
+                return;
+            }
         }
     }
 }
