@@ -2,20 +2,22 @@
 //!
 //! Not kube-runtime's watcher, because a node's firewall must not go back in time nor stand still: lists are always
 //! consistent ones (that watcher begins at resourceVersion 0, what any cache may have), HTTP 410 on a watch leads to a new
-//! list, a server that asks to be left alone (429, 503) is, and a stream that has fallen silent is made anew.
+//! list, and so does a server whose data has gone back; one that asks to be left alone (429, 503) is, and a stream that has
+//! fallen silent is made anew.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use form_urlencoded::Serializer;
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use kube::client::Body;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::access::{ApiError, Connection, unreachable};
 use super::answer::{self, Entry, Line};
@@ -43,10 +45,15 @@ const SOON: Duration = Duration::from_secs(1);
 /// So many streaming lists in a row that are not finished, and the next ones are asked for in pages.
 const STREAMED_LISTS: u32 = 3;
 
-/// So many senseless answers in a row to a watch from one version, and the objects are listed anew. One that tells nothing
-/// at all, not even a bookmark, counts as such: a server whose data was restored from a backup takes a watch from a
-/// version of its future, and is silent until it gets there.
+/// So many senseless answers in a row to a watch from one version, and the objects are listed anew.
 const STRIKES: u32 = 3;
+
+/// So often in a row a page is asked for again where the server wants to be left alone for no longer than [`PAUSE`]: to begin
+/// the list anew would load it more.
+const PAGE_TRIES: u32 = 5;
+
+/// The longest that a list waits for its next page.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is told of a kind.
 #[derive(Debug)]
@@ -80,8 +87,10 @@ pub struct Follower {
     pub kind: ObjectKind,
     /// Only the object of this name.
     pub only: Option<String>,
-    /// How long a stream may be silent. Servers send bookmarks about every minute.
+    /// How long a stream may be silent. Servers send bookmarks about every minute where anything changes.
     pub silence: Duration,
+    /// Told when a server that was away answers, so that the kinds come back together.
+    pub back: Arc<Notify>,
     /// Where the news go.
     pub sender: mpsc::Sender<(ObjectKind, News)>,
 }
@@ -122,6 +131,12 @@ struct State {
     strikes: u32,
     /// Whether the loss has been told.
     lost: bool,
+    /// Whether the server could not be reached when it was last asked.
+    away: bool,
+    /// Whether it is there again since this attempt.
+    back: bool,
+    /// Whether the server's data may be older than what it told before: it was away, or has told nothing for long.
+    doubtful: bool,
 }
 
 impl State {
@@ -157,6 +172,7 @@ impl Follower {
                 state.failures = 0;
             }
             let wait = self.judge(&mut state, &error).await;
+            let patient = error.retry_after().is_some();
             debug!(kind = self.kind.name(), ?wait, "{error}");
             if self.tell(News::Restarted).await.is_err() {
                 return;
@@ -168,7 +184,10 @@ impl Follower {
                     return;
                 }
             }
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.back.notified(), if !patient => {}
+            }
         }
     }
 
@@ -199,16 +218,21 @@ impl Follower {
             state.paged = true;
             return Duration::ZERO;
         }
+        let back = std::mem::take(&mut state.back);
+        if back {
+            // It is there: how long it was not has no say in this.
+            state.failures = 0;
+        }
         state.failures = state.failures.saturating_add(1);
         if error.is_unauthorized() {
             self.connection.renew().await;
         }
         if error.is_gone() {
             if state.version.take().is_some() {
-                // The server is there, and was away: what it forgot is asked for soon, however long it was.
-                return match state.failures {
-                    1 => Duration::ZERO,
-                    _ => SOON.mul_f64(fastrand::f64()),
+                // Where the server was away, what it forgot is asked for soon, however long it was.
+                return match back || state.failures > 1 {
+                    false => Duration::ZERO,
+                    true => SOON.mul_f64(fastrand::f64()),
                 };
             }
         } else if error.is_senseless() {
@@ -225,30 +249,86 @@ impl Follower {
 
     /// One list, or one watch to its end.
     async fn attempt(&self, state: &mut State) -> Result<(), End> {
+        if state.doubtful {
+            self.compare(state).await?;
+        }
         if state.version.is_none() && state.paged {
             return self.list(state).await;
         }
         self.watch(state).await
     }
 
+    /// Takes note of whether the server has answered.
+    fn answered<T>(&self, state: &mut State, answer: &Result<T, ApiError>) {
+        match answer {
+            Err(ApiError::Unreachable { .. }) => {
+                (state.away, state.back, state.doubtful) = (true, false, true);
+                // One that comes back may be another version, which has streaming lists.
+                (state.paged, state.unfinished) = (false, 0);
+            }
+            _ => {
+                if std::mem::take(&mut state.away) {
+                    state.back = true;
+                    self.back.notify_waiters();
+                }
+            }
+        }
+    }
+
+    /// Looks whether the server's data is older than what it has told before, as after a restore from a backup. It takes a
+    /// watch from a version of its future and is silent until it gets there; what it told by then would be missed.
+    async fn compare(&self, state: &mut State) -> Result<(), End> {
+        let Some(version) = &state.version else {
+            state.doubtful = false;
+            return Ok(());
+        };
+        let told = number(version);
+        let answer = self.connection.get_all(&self.path(&[("limit", "1")])).await;
+        self.answered(state, &answer);
+        let newest = match answer {
+            // An object so large says nothing of the version.
+            Err(ApiError::TooLarge) => None,
+            answer => number(&answer::page(self.kind, &answer?)?.version),
+        };
+        state.doubtful = false;
+        if let (Some(newest), Some(told)) = (newest, told)
+            && newest < told
+        {
+            warn!(
+                kind = self.kind.name(),
+                "the API server is at version {newest} and was at {told}, as after a restore: everything is listed anew"
+            );
+            state.version = None;
+        }
+        Ok(())
+    }
+
     async fn list(&self, state: &mut State) -> Result<(), End> {
         let mut listing = Listing::default();
         let mut next: Option<String> = None;
         let mut page_size = PAGE;
+        let mut refusals = 0;
         loop {
             let limit = page_size.to_string();
             let mut query = vec![("limit", limit.as_str())];
             query.extend(next.as_deref().map(|token| ("continue", token)));
-            let bytes = match self.connection.get_all(&self.path(&query)).await {
+            let answer = self.connection.get_all(&self.path(&query)).await;
+            self.answered(state, &answer);
+            let bytes = match answer {
                 // Of larger objects, fewer at a time.
                 Err(ApiError::TooLarge) if page_size > 1 => {
                     page_size /= 4;
+                    continue;
+                }
+                Err(error) if refusals < PAGE_TRIES && self.pauses(&error).await => {
+                    refusals += 1;
                     continue;
                 }
                 bytes => bytes?,
             };
             let page = answer::page(self.kind, &bytes)?;
             drop(bytes);
+            refusals = 0;
             self.found(state).await?;
             for entry in page.entries {
                 listing.note(&entry)?;
@@ -262,6 +342,16 @@ impl Follower {
                 return Ok(());
             }
         }
+    }
+
+    /// Leaves a server alone that asks for a moment; whether it does.
+    async fn pauses(&self, error: &ApiError) -> bool {
+        let Some(asked) = error.retry_after().filter(|asked| *asked <= PAUSE) else {
+            return false;
+        };
+        debug!(kind = self.kind.name(), ?asked, "a page: {error}");
+        tokio::time::sleep(asked.mul_f64(1.0 + fastrand::f64() / 4.0)).await;
+        true
     }
 
     async fn watch(&self, state: &mut State) -> Result<(), End> {
@@ -278,7 +368,9 @@ impl Follower {
                 ("resourceVersionMatch", "NotOlderThan"),
             ]),
         }
-        let body = self.connection.get(&self.path(&query)).await?;
+        let answer = self.connection.get(&self.path(&query)).await;
+        self.answered(state, &answer);
+        let body = answer?;
         self.found(state).await?;
         let mut listing = state.version.is_none().then(Listing::default);
         let mut lines = lines(body);
@@ -301,9 +393,7 @@ impl Follower {
                 }
                 // Nothing may have happened; whether the server is there, the next request will tell.
                 Err(_) if listing.is_none() => {
-                    if !heard {
-                        state.strike();
-                    }
+                    state.doubtful |= !heard;
                     return Ok(());
                 }
                 Err(_) => {
@@ -405,6 +495,11 @@ impl Listing {
             unreadable: self.unreadable,
         }
     }
+}
+
+/// A version as a number, which those of Kubernetes are.
+fn number(version: &str) -> Option<u64> {
+    version.parse().ok()
 }
 
 /// The lines of a body.

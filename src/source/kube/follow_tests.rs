@@ -12,6 +12,9 @@ use super::*;
 /// Far longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a stream may be silent where that is what a test is about: longer than a busy machine takes to say the next word.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// How a stream ends.
 #[derive(Clone, Copy)]
 enum Ending {
@@ -96,6 +99,29 @@ async fn answer(Shared(script): Shared<Script>, request: Request) -> Response {
     response.body(body).unwrap()
 }
 
+/// Where a server with this script is.
+async fn served(script: Script) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = Router::new().fallback(answer).with_state(script);
+    tokio::spawn(async { axum::serve(listener, app).await });
+    url
+}
+
+/// A follower that is not at work yet.
+fn follower(url: &str) -> (Follower, mpsc::Receiver<(ObjectKind, News)>) {
+    let (sender, news) = mpsc::channel(64);
+    let follower = Follower {
+        connection: Connection::to(url),
+        kind: ObjectKind::Namespace,
+        only: None,
+        silence: PATIENCE,
+        back: Arc::default(),
+        sender,
+    };
+    (follower, news)
+}
+
 struct Followed {
     script: Script,
     news: mpsc::Receiver<(ObjectKind, News)>,
@@ -103,22 +129,16 @@ struct Followed {
 
 impl Followed {
     async fn new(answers: Vec<Answer>) -> Self {
+        Self::with_silence(answers, PATIENCE).await
+    }
+
+    async fn with_silence(answers: Vec<Answer>, silence: Duration) -> Self {
         let script = Script {
             answers: Arc::new(Mutex::new(answers.into())),
             ..Script::default()
         };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().fallback(answer).with_state(script.clone());
-        tokio::spawn(async { axum::serve(listener, app).await });
-        let (sender, news) = mpsc::channel(64);
-        let follower = Follower {
-            connection: Connection::to(&url),
-            kind: ObjectKind::Namespace,
-            only: None,
-            silence: Duration::from_millis(300),
-            sender,
-        };
+        let (mut follower, news) = follower(&served(script.clone()).await);
+        follower.silence = silence;
         tokio::spawn(follower.follow());
         Self { script, news }
     }
@@ -249,7 +269,7 @@ async fn a_list_that_breaks_off_is_begun_anew() {
             stream_of(&[&part], ending),
             stream_of(&whole, Ending::Never),
         ];
-        let mut followed = Followed::new(answers).await;
+        let mut followed = Followed::with_silence(answers, SILENCE).await;
         let heard = followed.hear(3).await;
         assert_eq!(heard, ["+Namespace a", "+Namespace b", "listed 1 0"]);
         assert_eq!(followed.asked(2).await, [STREAMED, STREAMED]);
@@ -289,10 +309,92 @@ async fn a_server_that_asks_to_be_left_alone_is() {
 #[tokio::test]
 async fn a_stream_that_falls_silent_is_made_anew() {
     let whole = [added("a", 3), listed(7)];
-    let followed = Followed::new(vec![stream_of(&whole, Ending::Never)]).await;
-    // After a while not even that helps: the version may be one of the server's future.
-    let old = "resourceVersion=7";
-    assert_eq!(followed.asked(5).await, [STREAMED, old, old, old, STREAMED]);
+    let silent = || stream_of::<&str>(&[], Ending::Never);
+    let answers = vec![
+        stream_of(&whole, Ending::Never),
+        silent(),
+        says(200, &empty_page(7)),
+        silent(),
+        says(200, &empty_page(6)),
+    ];
+    let followed = Followed::with_silence(answers, SILENCE).await;
+    // The version may be one of the server's future: then not even that helps.
+    let (old, look) = ("resourceVersion=7", "limit=1");
+    assert_eq!(
+        followed.asked(6).await,
+        [STREAMED, old, look, old, look, STREAMED]
+    );
+}
+
+fn empty_page(version: u32) -> String {
+    format!(r#"{{"metadata":{{"resourceVersion":"{version}"}},"items":[]}}"#)
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_and_is_restored_is_listed_anew() {
+    for (newest, expected) in [(6, None), (7, Some("7")), (700, Some("7"))] {
+        let script = Script {
+            answers: Arc::new(Mutex::new([says(200, &empty_page(newest))].into())),
+            ..Script::default()
+        };
+        let (follower, _news) = follower(&served(script).await);
+        let mut state = State {
+            version: Some("7".to_owned()),
+            ..State::default()
+        };
+        let nobody = ApiError::Unreachable {
+            reason: "nobody is there".to_owned(),
+        };
+        follower.answered(&mut state, &Err::<(), _>(nobody));
+        assert!(follower.compare(&mut state).await.is_ok());
+        assert_eq!(state.version.as_deref(), expected, "{newest}");
+        assert!(!state.doubtful);
+    }
+}
+
+#[tokio::test]
+async fn how_long_a_server_was_away_has_no_say_once_it_answers() {
+    let (follower, _news) = follower("http://127.0.0.1:1");
+    let mut state = State {
+        failures: 12,
+        away: true,
+        ..State::default()
+    };
+    let told = follower.back.notified();
+    let busy = ApiError::Refused {
+        code: 429,
+        reason: "TooManyRequests".to_owned(),
+        message: "storage is (re)initializing".to_owned(),
+        retry_after: Some(Duration::from_secs(1)),
+    };
+    follower.answered(&mut state, &Err::<(), _>(busy.clone()));
+    told.await;
+    assert!(follower.judge(&mut state, &busy).await <= Duration::from_millis(1250));
+    // The same again is waited for longer and longer.
+    state.failures = 12;
+    assert!(follower.judge(&mut state, &busy).await > 10 * SOON);
+}
+
+#[tokio::test]
+async fn a_page_that_is_refused_for_a_moment_is_asked_for_again() {
+    let refusal = r#"{"kind":"Status","code":422,"reason":"Invalid","message":"sendInitialEvents is forbidden"}"#;
+    let one = r#"{"metadata":{"resourceVersion":"7","continue":"ab"},"items":[{"metadata":{"name":"a"}}]}"#;
+    let two = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"b"}}]}"#;
+    let busy = || Answer {
+        retry_after: Some(0),
+        ..says(429, "too many requests")
+    };
+    let mut answers = vec![says(422, refusal), says(200, one)];
+    answers.extend((0..PAGE_TRIES).map(|_| busy()));
+    answers.push(says(200, two));
+    let mut followed = Followed::new(answers).await;
+    let heard = followed.hear(3).await;
+    assert_eq!(heard, ["+Namespace a", "+Namespace b", "listed 2 0"]);
+    let asked = followed.asked(3 + PAGE_TRIES as usize).await;
+    assert_eq!(
+        asked[2..],
+        ["limit=250&continue=ab"; 1 + PAGE_TRIES as usize]
+    );
 }
 
 #[tokio::test]
@@ -310,7 +412,7 @@ async fn bookmarks_keep_a_silent_stream_alive() {
             .each_ref()
             .map(|one| stream_of(&[one], Ending::Never)),
     );
-    let followed = Followed::new(answers).await;
+    let followed = Followed::with_silence(answers, SILENCE).await;
     let versions = [7, 8, 9, 10, 11].map(|version| format!("resourceVersion={version}"));
     assert_eq!(followed.asked(6).await[1..], versions);
 }
@@ -334,7 +436,7 @@ async fn streaming_lists_that_are_never_finished_give_way_to_pages() {
     let page = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"b"}}]}"#;
     let part = || stream_of(&[&part], Ending::Never);
     let answers = vec![part(), part(), part(), says(200, page)];
-    let followed = Followed::new(answers).await;
+    let followed = Followed::with_silence(answers, SILENCE).await;
     let expected = [
         STREAMED,
         STREAMED,
@@ -412,14 +514,7 @@ fn a_list_that_never_ends_is_nonsense() {
 
 #[tokio::test]
 async fn a_server_that_is_back_and_has_forgotten_is_asked_for_a_list_soon() {
-    let (sender, _news) = mpsc::channel(1);
-    let follower = Follower {
-        connection: Connection::to("http://127.0.0.1:1"),
-        kind: ObjectKind::Namespace,
-        only: None,
-        silence: Duration::from_millis(300),
-        sender,
-    };
+    let (follower, _news) = follower("http://127.0.0.1:1");
     // After a long outage the waits are long.
     let mut state = State {
         version: Some("7".to_owned()),

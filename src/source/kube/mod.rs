@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError, ApiError, Connection};
@@ -36,7 +36,7 @@ use crate::cluster::object::{Event, ObjectKey, ObjectKind};
 use crate::observe::{ErrorKind, Observer};
 
 /// How long a stream may be silent before it is made anew, if nothing else is said. Servers send a bookmark about
-/// every minute.
+/// every minute, if anything has changed.
 pub const SILENCE: Duration = Duration::from_secs(120);
 
 /// News that may wait to be taken; more, and the streams wait.
@@ -57,12 +57,14 @@ pub async fn watch(
 ) {
     let (sender, mut news) = mpsc::channel(WAITING);
     let mut followers = JoinSet::new();
+    let back = Arc::new(Notify::new());
     for kind in ObjectKind::ALL {
         let follower = Follower {
             connection: connection.clone(),
             kind,
             only: (kind == ObjectKind::Node).then(|| node.to_owned()),
             silence,
+            back: back.clone(),
             sender: sender.clone(),
         };
         followers.spawn(follower.follow());
@@ -234,6 +236,7 @@ pub async fn list(connection: &Connection) -> Result<Snapshot, ApiError> {
             kind,
             only: None,
             silence: SILENCE,
+            back: Arc::default(),
             sender,
         };
         let take = async {
