@@ -47,6 +47,14 @@ fn selvedge(arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
+/// For what would run on without the test: it is killed when the thread that starts it ends, as when the process is killed.
+fn mortal(arguments: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_selvedge")]);
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
 fn nft(arguments: &[&str]) -> String {
     let output = Command::new("nft").args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -61,10 +69,8 @@ struct Daemon {
 
 impl Daemon {
     fn start(source: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_selvedge"))
-            .args(["run", "--source", source, "--node", "node-a"])
+        let mut child = mortal(&["run", "--source", source, "--node", "node-a"])
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -180,9 +186,7 @@ fn a_cleanup_that_stays_waits_for_its_signal_and_holds_nothing() {
     let source = directory.path().to_str().unwrap().to_owned();
     in_namespace(move || {
         let stay = || {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_selvedge"))
-                .args(["cleanup", "--stay"])
-                .stdin(Stdio::null())
+            let mut child = mortal(&["cleanup", "--stay"])
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();

@@ -236,7 +236,7 @@ fn hold(mut child: Child, shared: &Arc<Shared>) {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     while waitid(Id::Pid(pid), flags) == Err(nix::errno::Errno::EINTR) {}
     // What it wrote last is in the pipes; a grandchild that holds them open must not hold us.
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline && readers.iter().flatten().any(|r| !r.is_finished()) {
         thread::sleep(Duration::from_millis(2));
     }

@@ -228,31 +228,35 @@ fn killed_in_the_first_commit_of_a_node_it_leaves_nothing_or_all() -> Result<(),
         victim.kill()?;
         victim.clean_up()?;
         assert!(victim.held()?.tables.is_empty());
-        // One for certain before it, one for certain in it.
-        let (timed, instant) = match number {
-            0 => (true, Duration::from_millis(1)),
-            1 => (false, late),
+        // One for certain before it, one in it, one for certain after it.
+        let instant = match number {
+            0 => Some(Duration::ZERO),
+            1 | 2 => None,
             _ => {
                 let between = within(late.saturating_sub(early), 0.3, 0.7);
-                (random() < 0.75, early + between)
+                (random() < 0.75).then(|| early + between)
             }
         };
         victim.start(&manifests)?;
-        in_commit += match timed {
-            true => {
+        in_commit += match instant {
+            Some(instant) => {
                 sleep(instant);
                 victim.kill()?
             }
-            false => victim.kill_in_commit(PATIENCE)?,
+            None if number == 2 => {
+                victim.in_force()?;
+                victim.kill()?
+            }
+            None => victim.kill_in_commit(PATIENCE)?,
         };
         let held = victim.held()?;
         if decides_as(&Ruleset::default(), &held) {
             nothing += 1;
-            early = instant;
+            early = instant.unwrap_or(early);
         } else {
             assert!(held == wanted, "a part of the rules is in the kernel");
             all += 1;
-            late = if timed { instant } else { late };
+            late = instant.unwrap_or(late);
         }
         // Chance, again: no start takes as long as the one before.
         if late.saturating_sub(early) < Duration::from_millis(4) {

@@ -281,16 +281,28 @@ impl Stage {
         };
         let before = self.kernel.generation().map_err(invalid)?;
         let netns = self.node.netns();
-        let kernel = &mut self.kernel;
+        let (kernel, ruleset) = (&mut self.kernel, &self.ruleset);
         thread::scope(|scope| {
             let foreigner = scope.spawn(|| netns.nft(script).map(|()| Instant::now()));
-            let mut reached = |generation: u32| {
+            let mut reached = |expected: u32| {
                 let deadline = Instant::now() + PATIENCE;
-                while kernel.generation().map_err(invalid)? < generation {
-                    assert!(Instant::now() < deadline, "{script} is not put right");
+                loop {
+                    let generation = kernel.generation().map_err(invalid)?;
+                    if generation >= expected {
+                        return Ok::<_, Error>(Instant::now());
+                    }
+                    if Instant::now() >= deadline {
+                        // It may be right all the same, by fewer transactions.
+                        let is = match kernel.read(&tables()).map_err(invalid)? == *ruleset {
+                            true => "is",
+                            false => "is not",
+                        };
+                        panic!(
+                            "{script} {is} put right at generation {generation}; expected was {expected}"
+                        );
+                    }
                     thread::sleep(GLANCE);
                 }
-                Ok::<_, Error>(Instant::now())
             };
             let done = reached(before + 1)?;
             let closed = reached(before + 1 + 1)?;
@@ -369,7 +381,11 @@ fn repairs(stage: &mut Stage, scale: &Scale, times: usize) -> Result<Vec<Repair>
         assert_eq!(stage.settled()?, quiet, "{script}");
     }
     stage.compare("the end")?;
-    let named = stage.daemon.stderr().matches("nft (process ").count();
+    let said = stage.daemon.stderr();
+    let named = said.matches("nft (process ").count();
+    // Each wipe was closed before it was put right.
+    let closed = said.matches("until its rules are back").count();
+    assert_eq!(closed, repairs.iter().filter(|r| r.deed.wipes()).count());
     println!(
         "\n{}; {named} of {} name the process (seed {seed})",
         scale.name,
@@ -415,10 +431,13 @@ fn what_others_change_is_put_right_at_once() -> Result<(), Error> {
     let (median, p99) = print("all, from nft's return", times);
     let wiped = repairs.iter().filter(|repair| repair.deed.wipes());
     let (closed, _) = print("nothing open, from the wipe", wiped.map(|r| r.closed));
-    // A daemon that is not optimised, beside other tests, takes longer.
-    let slack = if soak() { 1 } else { 4 };
+    // A daemon that is not optimised, beside other tests, takes longer, and now and then much longer.
+    let (slack, longest) = match soak() {
+        true => (1, Duration::from_millis(250)),
+        false => (4, PATIENCE / 10),
+    };
     assert!(median <= slack * Duration::from_millis(50), "{median:?}");
-    assert!(p99 <= slack * Duration::from_millis(250), "{p99:?}");
+    assert!(p99 <= longest, "{p99:?}");
     let most = slack * Duration::from_millis(50);
     assert!(closed <= most, "{closed:?}");
     Ok(())

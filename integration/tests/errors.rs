@@ -9,8 +9,6 @@ use selvedge_lab::stage::{self, Manifests, PodManifest, committed, node, policy}
 use selvedge_lab::{Error, Lab, Node, NsCommand, Pod, Probe};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// On one node a handshake takes no time; what is silent for so long is denied.
-const WINDOW: Duration = Duration::from_millis(400);
 
 /// A policy for the pods `app: bad` with a mistake, and the words that the line about it must have.
 struct Mistake {
@@ -87,7 +85,7 @@ fn through(web: &Pod, pods: [&Pod; 3]) -> Result<[[bool; 2]; 3], Error> {
     let mut probes = Vec::new();
     for pod in pods {
         for port in [80, 81] {
-            probes.push(Probe::tcp(pod.ipv4()?, port).window(WINDOW));
+            probes.push(Probe::tcp(pod.ipv4()?, port));
         }
     }
     let outcomes = web.probe_all(&probes)?;

@@ -41,12 +41,12 @@ fn ways(pod: &Pod, others: &[Host]) -> Result<(usize, usize), Error> {
     for other in others {
         other.listen(Protocol::Tcp, PORT)?;
         for address in other.addresses() {
-            out.push((Host::clone(pod), Probe::tcp(*address, PORT).window(SILENCE)));
-            out.push((Host::clone(pod), Probe::icmp(*address).window(SILENCE)));
+            out.push((Host::clone(pod), Probe::tcp(*address, PORT)));
+            out.push((Host::clone(pod), Probe::icmp(*address)));
         }
         for address in pod.addresses() {
-            back.push((other.clone(), Probe::tcp(*address, PORT).window(SILENCE)));
-            back.push((other.clone(), Probe::icmp(*address).window(SILENCE)));
+            back.push((other.clone(), Probe::tcp(*address, PORT)));
+            back.push((other.clone(), Probe::icmp(*address)));
         }
     }
     let open = |probes: &[(Host, Probe)]| {

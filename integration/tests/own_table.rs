@@ -7,13 +7,13 @@ use std::time::Duration;
 use selvedge::compile::tables;
 use selvedge_lab::stage::{self, Manifests, PodManifest, committed, node, policy};
 use selvedge_lab::{
-    Connects, Daemon, Error, Lab, Node, Pod, Probe, Protocol, Signal, TcpFlow, UdpStream,
-    wait_until,
+    Connects, DEFAULT_WINDOW, Daemon, Error, Lab, Node, Pod, Probe, Protocol, Signal, TcpFlow,
+    UdpStream, wait_until,
 };
 use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ownership, Ruleset, Table, diff};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// On one node a handshake takes no time; what is silent for so long is denied.
+/// On one node a handshake takes no time; what is silent for so long is denied, where that is expected.
 const WINDOW: Duration = Duration::from_millis(400);
 
 const ALLOW_WEB: &str = "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}";
@@ -74,9 +74,12 @@ impl Stage {
 
     /// Asserts that web reaches db and api does not, over both families.
     fn enforced(&self, when: &str) -> Result<(), Error> {
-        for (from, allowed) in [(&self.web, true), (&self.api, false)] {
+        for (from, allowed, window) in [
+            (&self.web, true, DEFAULT_WINDOW),
+            (&self.api, false, WINDOW),
+        ] {
             let to = self.db.addresses().iter();
-            let probes: Vec<Probe> = to.map(|to| Probe::tcp(*to, 80).window(WINDOW)).collect();
+            let probes: Vec<Probe> = to.map(|to| Probe::tcp(*to, 80).window(window)).collect();
             for outcome in from.probe_all(&probes)? {
                 let name = from.name();
                 assert_eq!(outcome.is_allowed(), allowed, "{when}: {name}: {outcome:?}");

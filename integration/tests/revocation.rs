@@ -16,6 +16,8 @@ use flow::{Ends, Flow, Pusher, Talk, UNTIL_TIMEOUT};
 use selvedge_lab::stage::{self, Manifests, PodManifest, committed, namespace, node, policy};
 use selvedge_lab::{Daemon, Error, Lab, Node, Protocol, Service, Signal};
 
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Servers echo on the one port and push on the other, over TCP and UDP.
 const ECHO: u16 = 80;
 const PUSH: u16 = 81;
@@ -108,7 +110,7 @@ impl Stage {
             // Drift is a cause, too.
             let command = command.args(["--own-table", "off"]);
             let daemon = command.daemon()?;
-            daemon.wait_for_output("the policies are in force", Duration::from_secs(20))?;
+            daemon.wait_for_output("the policies are in force", PATIENCE)?;
             Ok(daemon)
         };
         self.daemons = nodes.iter().map(start).collect::<Result<_, Error>>()?;
@@ -149,7 +151,7 @@ impl Stage {
             }
         }
         for flow in &flows {
-            flow.wait_until_alive(Duration::from_secs(5))?;
+            flow.wait_until_alive(PATIENCE)?;
         }
         Ok(flows)
     }
@@ -234,7 +236,7 @@ fn die(
 fn live(flows: &[Flow]) -> Result<(), Error> {
     flows
         .iter()
-        .try_for_each(|flow| flow.wait_until_alive(Duration::from_secs(5)))
+        .try_for_each(|flow| flow.wait_until_alive(PATIENCE))
 }
 
 #[test]
@@ -337,7 +339,7 @@ fn what_is_denied_is_dead_within_a_second_and_all_else_lives() -> Result<(), Err
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
     for daemon in &stage.daemons {
-        daemon.terminate(Duration::from_secs(20))?;
+        daemon.terminate(PATIENCE)?;
     }
     for node in stage.lab.nodes() {
         stage::selvedge(node)?.arg("cleanup").run()?;

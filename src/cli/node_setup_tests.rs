@@ -1,7 +1,9 @@
 //! Tests of `selvedge node-setup`.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -60,11 +62,27 @@ fn node(script: &str) -> tempfile::TempDir {
     root
 }
 
+/// Runs the `modprobe` of that root. Another test's child has a copy of what was open here until its exec, and what somebody
+/// may write to can't be run.
+fn load_settled(root: &Path, modprobe: &Path) -> io::Result<Output> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match load_within(root, modprobe) {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline =>
+            {
+                thread::yield_now();
+            }
+            output => return output,
+        }
+    }
+}
+
 #[test]
 fn the_nodes_own_modprobe_runs_in_the_nodes_root() {
     let script = "#!/bin/sh\necho \"$(pwd) $*\" > /called\necho > /switches\n";
     let root = node(script);
-    let output = load_within(root.path(), Path::new("/sbin/modprobe"));
+    let output = load_settled(root.path(), Path::new("/sbin/modprobe"));
     assert_eq!(loaded(output, &root.path().join("switches")), Ok(()));
     let called = fs::read_to_string(root.path().join("called")).unwrap();
     assert_eq!(called, "/ br_netfilter\n");
@@ -77,7 +95,7 @@ fn why_the_module_is_not_loaded_is_said() {
     let nowhere = Path::new("/nonexistent");
     let root = node("#!/bin/sh\necho 'Module br_netfilter not found.' >&2\nexit 1\n");
     let reason = |output| loaded(output, nowhere).unwrap_err();
-    let said = reason(load_within(root.path(), Path::new("/sbin/modprobe")));
+    let said = reason(load_settled(root.path(), Path::new("/sbin/modprobe")));
     assert!(said.contains("(Module br_netfilter not found.)"), "{said}");
     assert!(said.contains("run `modprobe br_netfilter`"), "{said}");
     let said = reason(load_within(root.path(), Path::new("/bin/modprobe")));
@@ -88,6 +106,6 @@ fn why_the_module_is_not_loaded_is_said() {
     let said = reason(load_within(nowhere, Path::new("/sbin/modprobe")));
     assert!(said.contains("modprobe can't be run: "), "{said}");
     let root = node("#!/bin/sh\n");
-    let said = reason(load_within(root.path(), Path::new("/sbin/modprobe")));
+    let said = reason(load_settled(root.path(), Path::new("/sbin/modprobe")));
     assert!(said.contains("no net.bridge switches"), "{said}");
 }

@@ -254,16 +254,19 @@ fn sctp(domain: Domain) -> io::Result<Socket> {
 fn serve(shared: &Shared) {
     let mut services: BTreeMap<Service, Socket> = BTreeMap::new();
     let mut connections: Vec<Connection> = Vec::new();
+    let mut ready = Ready::default();
     let greeting = format!("{}\n", shared.name);
     loop {
         let _ = shared.wake.read();
-        let (round, listening) = {
+        let (round, every, listening) = {
             let mut state = lock(&shared.state);
             if state.stop {
                 return;
             }
             services.extend(state.new.drain(..));
-            (state.requested, state.listening.clone())
+            // A round is a look at every socket, whatever poll said before it was asked for.
+            let every = state.requested > state.done;
+            (state.requested, every, state.listening.clone())
         };
         services.retain(|service, _| match service {
             Service::Tcp(port) => listening.contains(&(Protocol::Tcp, *port)),
@@ -271,6 +274,9 @@ fn serve(shared: &Shared) {
             Service::Sctp4 | Service::Sctp6 => true,
         });
         for (service, socket) in &services {
+            if !every && !ready.services.contains(service) {
+                continue;
+            }
             match service {
                 Service::Tcp(_) => accept(socket, &greeting, &mut connections),
                 Service::Udp(_) => answer(socket, |datagram| {
@@ -284,10 +290,23 @@ fn serve(shared: &Shared) {
                 }),
             }
         }
-        connections.retain_mut(|connection| connection.echo().is_ok());
+        let mut polled = ready.connections.into_iter();
+        connections.retain_mut(|connection| {
+            // Those that have just come were not polled yet; each is to be greeted.
+            let has_news = polled.next().unwrap_or(true);
+            !(every || has_news) || connection.echo().is_ok()
+        });
         finish_round(shared, round);
-        wait(shared, &services, &connections);
+        ready = wait(shared, &services, &connections);
     }
+}
+
+/// What there is to be done: a look at each of many sockets that rest would take longer than all of it.
+#[derive(Default)]
+struct Ready {
+    services: Vec<Service>,
+    /// Of each connection, in their order.
+    connections: Vec<bool>,
 }
 
 fn finish_round(shared: &Shared, round: u64) {
@@ -298,7 +317,11 @@ fn finish_round(shared: &Shared, round: u64) {
     }
 }
 
-fn wait(shared: &Shared, services: &BTreeMap<Service, Socket>, connections: &[Connection]) {
+fn wait(
+    shared: &Shared,
+    services: &BTreeMap<Service, Socket>,
+    connections: &[Connection],
+) -> Ready {
     let wake = std::iter::once(PollFd::new(shared.wake.as_fd(), PollFlags::POLLIN));
     let listeners = services
         .values()
@@ -307,8 +330,19 @@ fn wait(shared: &Shared, services: &BTreeMap<Service, Socket>, connections: &[Co
         .iter()
         .map(|one| PollFd::new(one.socket.as_fd(), one.events()));
     let mut fds: Vec<PollFd> = wake.chain(listeners).chain(established).collect();
-    // Whatever poll says, the next turn looks at every socket.
-    let _ = poll(&mut fds, PollTimeout::NONE);
+    // Where poll does not say it, the next turn finds out.
+    let unknown = poll(&mut fds, PollTimeout::NONE).is_err();
+    let mut has_news = fds
+        .iter()
+        .skip(1)
+        .map(|fd| unknown || fd.any().unwrap_or(true));
+    // In the order in which they were handed over.
+    let services = services.keys().copied();
+    let services = services.filter(|_| has_news.next() == Some(true)).collect();
+    Ready {
+        services,
+        connections: has_news.collect(),
+    }
 }
 
 #[cfg(test)]

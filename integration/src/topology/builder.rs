@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::host::Host;
 use super::node::{Node, NodePlan};
 use super::pod::{Pod, PodSpec};
-use super::{Lab, module, underlay};
+use super::{Lab, await_forwarding, module, underlay};
 use crate::error::Error;
 use crate::parallel::parallel;
 use crate::probe::responder::Registry;
@@ -161,6 +161,7 @@ impl LabBuilder {
         }
         underlay::join(&lab.underlay, lab.nodes.len(), lab.outsiders.len())?;
         self.build_pods(&lab)?;
+        await_forwarding(&lab.underlay, "br0")?;
         Ok(lab)
     }
 
@@ -203,6 +204,7 @@ impl LabBuilder {
             node.attach(&own)
         })?;
         parallel(&pods, Pod::configure)?;
+        parallel(&lab.nodes, |node| await_forwarding(node.netns(), "cni0"))?;
         *lab.lock_pods() = pods;
         Ok(())
     }

@@ -14,13 +14,16 @@ mod underlay;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::netns::Netns;
 use crate::probe::responder::Registry;
 use crate::service::Service;
+use crate::wait::wait_until;
 
 use builder::LabBuilder;
 use host::Host;
@@ -93,6 +96,7 @@ impl Lab {
         let pod = self.prepare_pod(spec)?;
         pod.node().attach(&[&pod])?;
         pod.configure()?;
+        await_forwarding(pod.node().netns(), "cni0")?;
         self.lock_pods().push(pod.clone());
         Ok(pod)
     }
@@ -161,6 +165,20 @@ impl Lab {
     fn lock_services(&self) -> MutexGuard<'_, Vec<Service>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until all ports of a bridge forward. The kernel takes up to a second to notice that a link is up, and what is sent
+/// until then is lost.
+fn await_forwarding(netns: &Netns, bridge: &str) -> Result<(), Error> {
+    let what = format!("{bridge} of {} to forward", netns.name());
+    wait_until(&what, Duration::from_secs(20), || {
+        // The threads of this process see the machine's own links in /sys, whatever namespace they are in.
+        let links = netns.command("bridge").args(["-j", "link"]).run()?;
+        let links: Vec<Value> = serde_json::from_str(&links)
+            .map_err(|error| Error::invalid(format!("bridge -j link: {error}")))?;
+        let mut ports = links.iter().filter(|link| link["master"] == bridge);
+        Ok(ports.all(|port| port["state"] == "forwarding"))
+    })
 }
 
 fn find<T: Clone>(

@@ -52,8 +52,8 @@ impl UdpStream {
         let socket = from.netns().run(|| open(to))?;
         let socket = socket.during(&format!("open a UDP socket from {} to {to}", from.name()))?;
         let worker = Worker::start(from, {
-            let answered = answered.clone();
-            move |stop| Ok(Stream::new(socket, answered).exchange(rate.max(1), stop))
+            let (answered, host) = (answered.clone(), from.clone());
+            move |stop| Ok(Stream::new(socket, answered).exchange(rate.max(1), stop, &host))
         })?;
         Ok(Self { worker, answered })
     }
@@ -63,7 +63,8 @@ impl UdpStream {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Sends no more, waits up to two seconds for late answers, and returns the counts.
+    /// Sends no more, waits until the servers have caught up and up to two seconds more for late answers, and returns the
+    /// counts.
     pub fn stop(self) -> Result<UdpCounts, Error> {
         self.worker.stop()
     }
@@ -100,7 +101,7 @@ impl Stream {
         }
     }
 
-    fn exchange(mut self, rate: u32, stop: &AtomicBool) -> UdpCounts {
+    fn exchange(mut self, rate: u32, stop: &AtomicBool, host: &Host) -> UdpCounts {
         let pace = Duration::from_secs(1) / rate;
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
@@ -114,6 +115,8 @@ impl Stream {
             self.receive();
             self.wait(next.saturating_duration_since(Instant::now()));
         }
+        // A server that is behind loses nothing.
+        host.registry().catch_up();
         let deadline = Instant::now() + LAST_ANSWERS;
         while self.answered.load(Ordering::Relaxed) < self.sent() && Instant::now() < deadline {
             self.wait(Duration::from_millis(20));

@@ -68,7 +68,7 @@ fn the_last_bookmark_comes_before_the_end() -> Result<(), Error> {
         ..Settings::default()
     };
     let stage = Stage::new(Cluster::stand_in_with(slow)?, "last")?;
-    let mut watch = stage.watch("allowWatchBookmarks=true&timeoutSeconds=1")?;
+    let mut watch = stage.watch("allowWatchBookmarks=true&timeoutSeconds=5")?;
     stage.cluster.namespace("another", &[])?;
     assert_eq!(watch.end(), End::Proper);
     let lines = watch.lines();

@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvedge_lab::etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use selvedge_lab::{Error, Pod, wait_until};
 use socket2::{Domain, Socket, Type};
+
+use super::PATIENCE;
 
 const UDP: u16 = 7777;
 const TCP: u16 = 7778;
@@ -82,6 +84,8 @@ fn send(targets: &[IpAddr], stop: &AtomicBool, sent: &mpsc::Sender<()>) -> (usiz
 pub struct Receiver {
     stop: Arc<AtomicBool>,
     arrived: Arc<AtomicUsize>,
+    /// How many turns have found nothing.
+    empty: Arc<AtomicUsize>,
     first: Arc<Mutex<Option<String>>>,
     asked: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -97,12 +101,13 @@ impl Receiver {
         let silent = silent.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let arrived = Arc::new(AtomicUsize::new(0));
+        let empty = Arc::new(AtomicUsize::new(0));
         let first = Arc::new(Mutex::new(None));
         let asked = Arc::new(AtomicUsize::new(0));
         let own = at.ipv4()?.octets();
         let thread = std::thread::spawn({
             let (stop, arrived, first) = (stop.clone(), arrived.clone(), first.clone());
-            let asked = asked.clone();
+            let (asked, empty) = (asked.clone(), empty.clone());
             move || {
                 let _silent = silent;
                 while !stop.load(Ordering::Relaxed) {
@@ -110,19 +115,22 @@ impl Receiver {
                         asked.fetch_add(usize::from(asks_for(own, frame)), Ordering::Relaxed);
                         is_ours(frame)
                     });
-                    if let Some(frame) = frame.unwrap() {
-                        arrived.fetch_add(1, Ordering::Relaxed);
-                        first
-                            .lock()
-                            .unwrap()
-                            .get_or_insert_with(|| described(&frame));
-                    }
+                    let Some(frame) = frame.unwrap() else {
+                        empty.fetch_add(1, Ordering::Release);
+                        continue;
+                    };
+                    arrived.fetch_add(1, Ordering::Relaxed);
+                    first
+                        .lock()
+                        .unwrap()
+                        .get_or_insert_with(|| described(&frame));
                 }
             }
         });
         Ok(Self {
             stop,
             arrived,
+            empty,
             first,
             asked,
             thread: Some(thread),
@@ -144,6 +152,15 @@ impl Receiver {
     /// How many packets have arrived since the last call, when all that were sent have had their time.
     pub fn arrived(&self) -> usize {
         sleep(FLIGHT);
+        // The thread may be behind. Of the next two turns that find nothing, the second one begins after this.
+        let (before, deadline) = (
+            self.empty.load(Ordering::Acquire),
+            Instant::now() + PATIENCE,
+        );
+        while self.empty.load(Ordering::Acquire) < before + 2 {
+            assert!(Instant::now() < deadline, "packets don't cease to arrive");
+            sleep(Duration::from_millis(1));
+        }
         self.arrived.swap(0, Ordering::Relaxed)
     }
 

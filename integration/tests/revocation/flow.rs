@@ -11,7 +11,7 @@ use selvedge_lab::{Error, Host, Lab, Protocol, wait_until};
 use socket2::{SockRef, TcpKeepalive};
 
 const PACE: Duration = Duration::from_millis(10);
-const OPENING: Duration = Duration::from_secs(5);
+const OPENING: Duration = Duration::from_secs(20);
 /// The time from one keepalive to the next, and to the end when it is not answered.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// From the last answer on a connection until its end, where only keepalives go on.
@@ -82,13 +82,22 @@ impl Socket {
         };
     }
 
-    fn receive(&mut self) -> io::Result<u64> {
+    /// Takes all that waits, and adds it up in `got`. Left for later it would look as if it had come later.
+    fn receive(&mut self, got: &AtomicU64) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        let read = match self {
-            Self::Tcp(stream) => stream.read(&mut buffer),
-            Self::Udp(socket) => socket.recv(&mut buffer),
-        };
-        read.map(|len| u64::try_from(len).unwrap_or(0))
+        loop {
+            let read = match self {
+                Self::Tcp(stream) => stream.read(&mut buffer),
+                Self::Udp(socket) => socket.recv(&mut buffer),
+            };
+            match read {
+                // The end of a stream.
+                Ok(0) => return Ok(()),
+                Ok(len) => got.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+        }
     }
 
     /// Has the kernel ask each second whether the other end is there, and give up at the first silence.
@@ -126,12 +135,11 @@ impl Flow {
                     if talk == Talk::Asks {
                         socket.send();
                     }
-                    match socket.receive() {
-                        Ok(bytes) => drop(got.fetch_add(bytes, Ordering::Relaxed)),
+                    match socket.receive(&got) {
                         Err(error) if error.kind() == ErrorKind::TimedOut => {
                             timed_out.get_or_init(Instant::now);
                         }
-                        Err(_) => {}
+                        _ => {}
                     }
                     sleep(PACE);
                 }
@@ -291,8 +299,12 @@ pub fn resting(
 
 /// Asserts that each still answers.
 pub fn answer(streams: &[TcpStream]) -> Result<(), Error> {
+    let deadline = Instant::now() + OPENING;
     let asked = |mut stream: &TcpStream| {
         let mut byte = [0];
+        // Where all are dead, each is not waited for as long as the first.
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_secs(1))))?;
         stream.write_all(b"z")?;
         stream.read_exact(&mut byte)?;
         Ok::<_, io::Error>(byte == *b"z")

@@ -1,6 +1,7 @@
 //! Tracked connections are read as they are, found by an address, and ended one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 
@@ -18,6 +19,8 @@ fn tracked<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         load(
             "table inet t { chain c { type filter hook output priority 0; ct state new accept; }; }",
         );
+        // Entries must not end of their own while a busy machine takes its time.
+        fs::write("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", "600").unwrap();
         test()
     })
 }

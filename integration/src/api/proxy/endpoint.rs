@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use kube::Client;
@@ -17,12 +19,16 @@ use crate::api::background::Background;
 use crate::api::kinds::Kind;
 use crate::error::{During, Error};
 use crate::netns::Netns;
+use crate::wait::wait_until;
 
 use super::forward::forward;
 use super::reply::{Reply, Which};
 use super::seen::Seen;
 use super::weather::{Cut, Weather};
 use super::wire::Port;
+
+/// How long a child of this process may take to its exec: until then it has a copy of each listener, closed here or not.
+const EXEC: Duration = Duration::from_secs(10);
 
 /// Where clients of a [`Proxy`](super::Proxy) connect to. Clones are the same endpoint; it closes with the last one.
 #[derive(Clone)]
@@ -190,7 +196,7 @@ impl Endpoint {
     /// Drops all connections and refuses new ones. Nothing passes after this has returned.
     ///
     /// # Errors
-    /// When the thread that serves is gone.
+    /// When the thread that serves is gone, or somebody else serves there.
     pub fn down(&self) -> Result<(), Error> {
         let serving = lock(&self.inner.serving).take();
         if let Some(serving) = serving {
@@ -199,7 +205,13 @@ impl Endpoint {
             let _ = self.inner.background.wait(serving)?;
         }
         self.hang_up();
-        Ok(())
+        let address = self.inner.address;
+        let refused = move || TcpStream::connect(address).is_err();
+        let what = format!("{address} to refuse connections");
+        wait_until(&what, EXEC, || match &self.inner.netns {
+            Some(netns) => netns.run(refused),
+            None => Ok(refused()),
+        })
     }
 
     /// Listens again, on the same address; nothing happens when it does already.
@@ -207,9 +219,21 @@ impl Endpoint {
     /// # Errors
     /// When the address is taken.
     pub fn up(&self) -> Result<(), Error> {
-        if lock(&self.inner.serving).is_none() {
-            self.serve(bind(self.inner.netns.as_ref(), self.inner.address)?);
+        if lock(&self.inner.serving).is_some() {
+            return Ok(());
         }
+        let deadline = Instant::now() + EXEC;
+        let listener = loop {
+            match bind(self.inner.netns.as_ref(), self.inner.address) {
+                Err(Error::Io { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(5));
+                }
+                bound => break bound?,
+            }
+        };
+        self.serve(listener);
         Ok(())
     }
 
