@@ -384,7 +384,7 @@ fn repairs(stage: &mut Stage, scale: &Scale, times: usize) -> Result<Vec<Repair>
     let said = stage.daemon.stderr();
     let named = said.matches("nft (process ").count();
     // Each wipe was closed before it was put right.
-    let closed = said.matches("until its rules are back").count();
+    let closed = said.matches("until the rules are back").count();
     assert_eq!(closed, repairs.iter().filter(|r| r.deed.wipes()).count());
     println!(
         "\n{}; {named} of {} name the process (seed {seed})",

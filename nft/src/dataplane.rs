@@ -67,8 +67,8 @@ pub trait Dataplane {
         Ok(false)
     }
 
-    /// From now on tables of this ruleset that others delete are made anew, as they are in it, at once: before
-    /// [`Dataplane::interference`] tells of it. An earlier call counts no more.
+    /// From now on tables of this ruleset that others delete are made anew, as they are in it, by
+    /// [`Dataplane::interference`], before it tells of that. An earlier call counts no more.
     ///
     /// # Errors
     /// [`DataplaneError`] when it can't be prepared; then nothing stands by.
@@ -76,7 +76,8 @@ pub trait Dataplane {
         Ok(())
     }
 
-    /// What others have done to the tables that are listened for, since the last call. It does not wait.
+    /// What others have done to the tables that are listened for, since the last call. It waits for none, but
+    /// for the kernel where it makes tables anew ([`Dataplane::stand_by`]).
     fn interference(&mut self) -> Vec<Interference> {
         Vec::new()
     }

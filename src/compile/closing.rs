@@ -9,8 +9,8 @@ use super::inet_table;
 /// What closes a node whose rules are gone: as if each pod that is isolated were closed. A connection that is established
 /// goes on, and what no policy is about passes as ever. It is small, whatever the policies, so that it can be kept ready.
 ///
-/// Table `bridge selvedge` keeps its guard, and nothing of the ports' own chains: what a pod sends with another's
-/// address meets the closed maps.
+/// Table `bridge selvedge` keeps its guard, and nothing of the ports' own chains, which may be many: what a pod sends with the
+/// address of one that is not isolated passes until the rules are back.
 #[derive(Debug, Default)]
 pub struct Closing {
     /// What it was made of.

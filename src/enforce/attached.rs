@@ -39,6 +39,7 @@ pub enum Attaching {
 /// The attachments, and what they make of pods.
 #[derive(Debug, Default)]
 pub(super) struct Attached {
+    /// This node's name.
     node: Text,
     records: BTreeMap<Id, Record>,
     by_pod: BTreeMap<PodKey, BTreeSet<Id>>,

@@ -21,6 +21,8 @@ use crate::observe::{ErrorKind, Observer};
 pub(super) struct Cni {
     store: Store,
     waiting: Vec<Waiting>,
+    /// Whether anything was asked since attachments were kept last.
+    asked: bool,
     /// What could not be kept as it is now, and why.
     unkept: BTreeMap<Id, String>,
     /// Whether it was said once that everything is known.
@@ -60,6 +62,7 @@ impl Cni {
         Self {
             store,
             waiting: Vec::new(),
+            asked: false,
             unkept: BTreeMap::new(),
             settled: false,
             problems: Standing::default(),
@@ -93,6 +96,7 @@ impl Cni {
                 (None, Attaching::Retain(network.clone(), valid.clone()))
             }
         };
+        self.asked = true;
         self.waiting.push(Waiting { attached, ask });
         Some(Change::Attaching(change))
     }
@@ -107,7 +111,7 @@ impl Cni {
     /// Says to those who wait how far it is. `in_force` says whether the kernel has acknowledged what the reconciler knows.
     pub fn tell<D: Dataplane>(&mut self, reconciler: &mut Reconciler<D>, in_force: bool) {
         let mut changed = reconciler.take_unsaved();
-        if !(changed.is_empty() && self.waiting.is_empty()) {
+        if std::mem::take(&mut self.asked) || !changed.is_empty() {
             let again = self
                 .unkept
                 .keys()
@@ -154,7 +158,7 @@ impl Cni {
                     false => format!(" with UID {}", pod.uid),
                 };
                 return wait(format!(
-                    "the API has not shown pod {}/{}{uid} yet",
+                    "the API has not shown pod {}/{}{uid} on this node yet",
                     pod.namespace, pod.name
                 ));
             }

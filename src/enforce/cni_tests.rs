@@ -137,7 +137,10 @@ fn an_add_waits_for_its_pod_and_for_the_kernel() {
     let mut daemon = daemon();
     daemon.step([closed()]);
     let told = daemon.ask(add("web"));
-    waits(&told, "the API has not shown pod shop/web with UID u yet");
+    waits(
+        &told,
+        "the API has not shown pod shop/web with UID u on this node yet",
+    );
     // It is kept from the start: a daemon that is started now withholds its address.
     assert_eq!(daemon.kept(), 1);
     daemon.step([pod("web", "another")]);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use selvedge_nft::{
-    Committed, Dataplane, DataplaneError, Interference, Name, Ownership, Ruleset, TableId, Touched,
-    Transaction, diff, diff_with_room,
+    Committed, Dataplane, DataplaneError, Interference, Name, Ownership, Parts, Ruleset, TableId,
+    Touched, Transaction, diff, diff_with_room,
 };
 use tracing::{error, info, warn};
 
@@ -49,6 +49,8 @@ pub struct Committer<D> {
     touched: Option<Touched>,
     /// Whether somebody has changed it, and that was not put right yet.
     drifted: bool,
+    /// Whether what stood by is in force in the place of the rules.
+    closed: bool,
     /// Who may have done so, for the log.
     suspect: Option<String>,
     /// How much it holds, as far as that is known.
@@ -97,6 +99,7 @@ impl<D: Dataplane> Committer<D> {
             expected: Vec::new(),
             touched: None,
             drifted: false,
+            closed: false,
             suspect: None,
             held: Held::default(),
             failure: None,
@@ -139,7 +142,10 @@ impl<D: Dataplane> Committer<D> {
         if heard.is_empty() {
             return false;
         }
-        if let Some(failure) = &mut self.failure {
+        let unheard = |one: &Interference| matches!(one, Interference::Unheard);
+        if let Some(failure) = &mut self.failure
+            && !heard.iter().all(unheard)
+        {
             // Whatever was wrong before, something new is: it can't wait for that.
             failure.retry_at = failure.retry_at.min(Instant::now() + FIRST_WAIT);
         }
@@ -158,11 +164,18 @@ impl<D: Dataplane> Committer<D> {
                     }
                 }
                 Interference::Replaced { tables } => {
-                    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
-                    let tables = tables.join(", ");
+                    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
                     warn!(
-                        "table {tables} was deleted; until its rules are back isolated pods can't begin connections, nor be connected to"
+                        "deleted by somebody else: {}; until the rules are back isolated pods are closed to new connections",
+                        names.join(", ")
                     );
+                    self.closed = true;
+                    if let Some(touched) = &mut self.touched {
+                        let all = tables.into_iter().map(|id| (id, Parts::All));
+                        touched.join(Touched {
+                            tables: all.collect(),
+                        });
+                    }
                 }
                 Interference::Unheard => self.touched = None,
             }
@@ -262,6 +275,10 @@ impl<D: Dataplane> Committer<D> {
             self.acknowledged = Some(desired.clone());
             self.expected.clear();
             self.drifted = false;
+            if std::mem::take(&mut self.closed) {
+                self.observer.metrics.drift_repaired();
+                info!("the ruleset is whole again: what stood by was all that was gone");
+            }
             if read {
                 // What was in force before is not known: at the start, while others changed it, when an
                 // acknowledgement got lost.
@@ -287,6 +304,7 @@ impl<D: Dataplane> Committer<D> {
         // A clone of what was wanted, not of what was read: it shares its parts with the next one.
         self.acknowledged = Some(desired.clone());
         self.expected.clear();
+        self.closed = false;
         let summary = Summary::of(&transaction, &current);
         self.held = summary.applied_to(self.held);
         let metrics = &self.observer.metrics;
@@ -369,7 +387,9 @@ impl<D: Dataplane> Committer<D> {
         self.observer.metrics.holds(self.held);
         // Interval sets that nothing names may be there already: what was to follow them was not taken.
         let as_left = |expected: &Ruleset| diff(expected, &read).stages().1.is_empty();
-        if !self.expected.is_empty() && !self.expected.iter().any(as_left) {
+        // What stood by may be all that was wiped.
+        let changed = self.closed || !self.expected.iter().any(as_left);
+        if !self.expected.is_empty() && changed {
             let suspect = self.suspect.as_deref().unwrap_or("somebody else");
             warn!("{suspect} has changed the ruleset; it is put right at once");
             self.drifted = true;
@@ -396,7 +416,11 @@ impl<D: Dataplane> Committer<D> {
         });
         let alike = same.map_or(0, |f| f.alike);
         if !said {
-            error!("not committed, will be tried again; what was in force stays in force: {text}");
+            let meanwhile = match self.closed {
+                true => "isolated pods stay closed to new connections",
+                false => "what was in force stays in force",
+            };
+            error!("not committed, will be tried again; {meanwhile}: {text}");
         }
         let retry_at = Instant::now() + jittered(wait(attempts));
         self.failure = Some(Failure {

@@ -9,17 +9,20 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use selvedge_nft::Ruleset;
 use tracing::warn;
 
-use super::parting::LATE;
 use crate::cluster::Text;
 use crate::cluster::object::Pod;
 use crate::compile::{Closed, isolated};
 use crate::index::Index;
 use crate::policy::Direction;
+
+/// How much later than the first commit a namespace's end may be heard that was there before. An address may be another pod's
+/// after that.
+const LATE: Duration = Duration::from_secs(10);
 
 /// What the kernel held at the start, and the pods that are closed for it.
 #[derive(Debug, Default)]

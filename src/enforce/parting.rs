@@ -5,7 +5,7 @@
 //! last pod is gone.
 //!
 //! Namespaces and policies are heard of on two streams, so the end of a policy may be heard before that of its
-//! namespace: what was deleted a moment ago comes back into force then. What was there before a daemon started is
+//! namespace: what was deleted in the last minutes comes back into force then. What was there before a daemon started is
 //! [`super::inherited`]'s.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,7 +21,7 @@ use crate::policy::{Policy, PolicyKey};
 
 /// How much later than a policy's deletion its namespace's may be heard: a stream that broke off is asked for again after up
 /// to half a minute, one that has fallen silent is given up after two.
-pub(super) const LATE: Duration = Duration::from_secs(180);
+const LATE: Duration = Duration::from_secs(180);
 
 /// The policies that are in the index though the source has them no more, and those that lately went from both.
 #[derive(Debug, Default)]

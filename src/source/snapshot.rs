@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cluster::Text;
 use crate::cluster::labels::Labels;
-use crate::cluster::object::{Event, Namespace, Object, ObjectKey, Pod};
+use crate::cluster::object::{Event, Namespace, Object, ObjectKey, ObjectKind, Pod};
 use crate::index::Index;
 use crate::limits;
 
@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub problems: Vec<SourceProblem>,
     /// Whether there was anything of which not even that could be read what it is.
     pub unread: bool,
+    /// Whether it is that of a live cluster.
+    live: bool,
 }
 
 /// Where an object stands: `shop/web.yaml:12`.
@@ -92,6 +94,7 @@ impl Snapshot {
 
     /// Takes in an object of a live cluster, which stands in no file.
     pub(super) fn insert_live(&mut self, object: Object) {
+        self.live = true;
         self.objects.insert(object.key(), (object, None));
     }
 
@@ -130,6 +133,15 @@ impl Snapshot {
         let mut index = Index::new();
         for object in self.objects() {
             index.apply(Event::Apply(object.clone()));
+        }
+        if self.live {
+            // All namespaces are among them: one that is not can't be read.
+            let namespaces = self.objects.keys();
+            let namespaces = namespaces.filter(|key| matches!(key, ObjectKey::Namespace(_)));
+            index.apply(Event::Retain {
+                kind: ObjectKind::Namespace,
+                keys: namespaces.cloned().collect(),
+            });
         }
         index
     }

@@ -56,7 +56,8 @@ fn no_packet_leaves_a_pod_before_its_policies_are_in_force() -> Result<(), Error
     println!(
         "of a pod that nothing isolates: {allowed} through of {datagrams} datagrams and {syns} SYNs"
     );
-    assert!(allowed > 0);
+    // Those sent before its port forwards are lost.
+    assert!(allowed * 10 > datagrams, "{allowed} of {datagrams}");
     stage.forget(&bare)?;
     stage.live.lab.remove_pod(bare.pod.name())?;
     sleep(SENDS);

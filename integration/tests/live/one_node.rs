@@ -1,11 +1,14 @@
 //! One node: policies, labels and pods that change, and an API server that is away while the daemon restarts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use selvedge::compile::{Closing, tables};
 use selvedge_lab::stage::live::IN_FORCE;
+use selvedge_lab::{Protocol, TcpFlow, wait_until};
+use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ruleset, diff};
 use serde_json::json;
 
-use super::{Error, PATIENCE, Shop, from};
+use super::{Error, PATIENCE, PORT, Shop, from, reaches};
 
 #[test]
 fn what_the_api_says_is_what_packets_meet() -> Result<(), Error> {
@@ -65,13 +68,8 @@ fn drift_is_put_right_at_once() -> Result<(), Error> {
     daemon.wait_for_output(IN_FORCE, PATIENCE)?;
     shop.policy("closed", &json!([]))?;
     shop.reaches(false)?;
-    // What is made anew may come in another order.
-    let held = || -> Result<Vec<String>, Error> {
-        let ruleset = shop.live.ruleset(1)?;
-        let mut lines: Vec<String> = ruleset.lines().map(str::to_owned).collect();
-        lines.sort_unstable();
-        Ok(lines)
-    };
+    // What is made anew may be listed in another order.
+    let held = || held(&shop);
     let before = held()?;
     for script in [
         "delete table inet selvedge",
@@ -82,9 +80,59 @@ fn drift_is_put_right_at_once() -> Result<(), Error> {
         let (mark, started) = (daemon.said(), Instant::now());
         shop.live.node(1).node.netns().nft(script)?;
         daemon.wait_for_output_after(mark, "nft (process", PATIENCE)?;
-        daemon.wait_for_output_after(mark, "committed: ", PATIENCE)?;
+        wait_until(script, PATIENCE, || Ok(held()? == before))?;
         println!("{script}: put right after {:?}", started.elapsed());
-        assert_eq!(held()?, before, "{script}");
     }
+    let (_, metrics) = shop.ask("/metrics")?;
+    assert!(
+        metrics.contains("selvedge_drift_repairs_total 4"),
+        "{metrics}"
+    );
+    Ok(())
+}
+
+fn held(shop: &Shop) -> Result<Ruleset, Error> {
+    let read = || Kernel::open()?.read(&tables());
+    shop.live.node(1).node.netns().run(read)?.map_err(invalid)
+}
+
+fn invalid(error: DataplaneError) -> Error {
+    Error::Invalid {
+        what: error.to_string(),
+    }
+}
+
+/// It is there until the repair is done. Here nobody repairs.
+#[test]
+fn what_stands_in_for_wiped_rules_closes_the_isolated_pods() -> Result<(), Error> {
+    let mut shop = Shop::new()?;
+    let daemon = shop.live.run_command(1)?.args(["--own-table", "off"]);
+    let daemon = daemon.daemon()?;
+    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    shop.web.listen(Protocol::Tcp, PORT)?;
+    shop.policy("allow", &from("web"))?;
+    // Once another one is denied, the policy is in force.
+    shop.label_web("other")?;
+    shop.reaches(false)?;
+    shop.label_web("web")?;
+    shop.reaches(true)?;
+    let flow = TcpFlow::start(&shop.web, shop.db.ipv4()?, PORT, Duration::from_millis(5))?;
+    daemon.terminate(PATIENCE)?;
+
+    let held = held(&shop)?;
+    let mut closing = Closing::default();
+    let closing = closing.follow(&held).unwrap();
+    let close = || Kernel::open()?.commit(&diff(&held, closing));
+    let node = &shop.live.node(1).node;
+    node.netns().run(close)?.map_err(invalid)?;
+    // What was allowed to begin is not now, but goes on; what no policy is about is as ever.
+    shop.reaches(false)?;
+    reaches(&shop.db, &shop.web, true)?;
+    let answered = flow.answered();
+    wait_until("the flow to go on", PATIENCE, || {
+        Ok(flow.answered() > answered + 20)
+    })?;
+    let counts = flow.stop()?;
+    assert_eq!((counts.error, counts.answered), (None, counts.sent));
     Ok(())
 }

@@ -32,6 +32,7 @@ mod survey;
 mod userdata;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
@@ -267,6 +268,7 @@ impl Dataplane for Kernel {
     }
 
     fn stand_by(&mut self, ruleset: &Ruleset) -> Result<(), DataplaneError> {
+        self.standby = Standby::default();
         self.standby = Standby::new(ruleset, &mut self.seq)?;
         Ok(())
     }
@@ -276,10 +278,16 @@ impl Dataplane for Kernel {
             return Vec::new();
         };
         let (standby, socket, seq) = (&self.standby, &mut self.socket, &mut self.seq);
-        let mut made = Vec::new();
+        let mut made = BTreeSet::new();
         let mut heard = monitor.heard(|| made = standby.step_in(socket, seq));
+        if !heard.is_empty() {
+            // It may have been a second time since then, or have gone unheard.
+            made.extend(standby.step_in(socket, seq));
+        }
         if !made.is_empty() {
-            heard.push(Interference::Replaced { tables: made });
+            heard.push(Interference::Replaced {
+                tables: made.into_iter().collect(),
+            });
         }
         heard
     }

@@ -4,6 +4,8 @@
 //! of a second for a million, from the moment on that its socket is closed (`nft_rcv_nl_event`). Some hundred
 //! microseconds before, the kernel tells of what it deletes. So what is to be there then is encoded beforehand.
 
+use std::collections::BTreeSet;
+
 use super::batch::Batch;
 use super::commit;
 use super::read::Reader;
@@ -15,7 +17,7 @@ use crate::transaction::Transaction;
 
 /// All of some tables, and what makes them where none of them is.
 struct Prepared {
-    tables: Vec<TableId>,
+    tables: BTreeSet<TableId>,
     transaction: Transaction,
     batch: Batch,
 }
@@ -23,7 +25,7 @@ struct Prepared {
 /// What stands by.
 #[derive(Default)]
 pub(super) struct Standby {
-    tables: Vec<TableId>,
+    tables: BTreeSet<TableId>,
     prepared: Vec<Prepared>,
 }
 
@@ -50,7 +52,7 @@ impl Standby {
     }
 
     /// Makes those of the tables that are gone, and says which. Where that fails it is left to whoever repairs the rest.
-    pub(super) fn step_in(&self, socket: &mut Socket, seq: &mut u32) -> Vec<TableId> {
+    pub(super) fn step_in(&self, socket: &mut Socket, seq: &mut u32) -> BTreeSet<TableId> {
         let mut gone = self.tables.clone();
         gone.retain(|table| {
             let channel = &mut *socket;
@@ -59,14 +61,14 @@ impl Standby {
         });
         let mut prepared = self.prepared.iter();
         let Some(prepared) = prepared.find(|prepared| prepared.tables == gone) else {
-            return Vec::new();
+            return BTreeSet::new();
         };
         let Prepared {
             batch, transaction, ..
         } = prepared;
         match commit::carry_out(socket, batch, transaction) {
             Ok(()) => gone,
-            Err(_) => Vec::new(),
+            Err(_) => BTreeSet::new(),
         }
     }
 }

@@ -148,6 +148,34 @@ fn what_stands_by_steps_in_for_tables_that_are_gone() {
     }
 }
 
+/// Be it before anything of the first time was heard, or while nobody listened.
+#[test]
+fn what_stands_by_steps_in_a_second_time() {
+    in_namespace(|| {
+        let (mut kernel, ours) = listening();
+        kernel.stand_by(&ours).unwrap();
+        let wipe = || load("flush ruleset");
+        wipe();
+        kernel.interference();
+        assert!(kernel.read(&[inet()]).unwrap() == ours);
+        load("flush ruleset; add table inet selvedge");
+        wipe();
+        let heard = kernel.interference();
+        let tables = vec![inet()];
+        assert!(
+            heard.contains(&Interference::Replaced { tables }),
+            "{heard:?}"
+        );
+        assert!(kernel.read(&[inet()]).unwrap() == ours);
+        // A large batch fails for a table that went while nobody listened.
+        let change = diff(&ours, &many(20_000));
+        wipe();
+        assert!(kernel.commit(&change).is_err());
+        kernel.interference();
+        assert!(kernel.read(&[inet()]).unwrap() == ours);
+    });
+}
+
 /// Elements of a batch large enough to be carried out unheard.
 fn many(count: u32) -> Ruleset {
     let all = (0..count).map(|n| k4(&std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()));

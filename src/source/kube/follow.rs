@@ -45,12 +45,16 @@ const SOON: Duration = Duration::from_secs(1);
 /// So many streaming lists in a row that are not finished, and the next ones are asked for in pages.
 const STREAMED_LISTS: u32 = 3;
 
-/// So many senseless answers in a row to a watch from one version, and the objects are listed anew.
+/// So many senseless answers in a row to a watch from one version, and the objects are listed anew; so they are where nobody can
+/// tell that often whether the server has gone back.
 const STRIKES: u32 = 3;
 
 /// So often in a row a page is asked for again where the server wants to be left alone for no longer than [`PAUSE`]: to begin
 /// the list anew would load it more.
 const PAGE_TRIES: u32 = 5;
+
+/// So many failures at most count from the time when the server was away, once it is back.
+const FAILURES_WHEN_BACK: u32 = 2;
 
 /// The longest that a list waits for its next page.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -157,7 +161,11 @@ impl Follower {
         loop {
             let started = Instant::now();
             let listing = state.version.is_none();
-            let error = match self.attempt(&mut state).await {
+            // From here on: another kind may be answered while this one still waits for an answer.
+            let woken = self.back.notified();
+            let outcome = self.attempt(&mut state).await;
+            let back = std::mem::take(&mut state.back);
+            let error = match outcome {
                 Ok(()) if listing && state.paged => continue,
                 Ok(()) => {
                     if self.tell(News::Restarted).await.is_err() {
@@ -171,8 +179,8 @@ impl Follower {
             if started.elapsed() >= GOOD {
                 state.failures = 0;
             }
-            let wait = self.judge(&mut state, &error).await;
-            let patient = error.retry_after().is_some();
+            let wait = self.judge(&mut state, &error, back).await;
+            let wakes = error.retry_after().is_none() && !back;
             debug!(kind = self.kind.name(), ?wait, "{error}");
             if self.tell(News::Restarted).await.is_err() {
                 return;
@@ -186,7 +194,7 @@ impl Follower {
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.back.notified(), if !patient => {}
+                () = woken, if wakes => tokio::time::sleep(wait.min(SOON).mul_f64(fastrand::f64())).await,
             }
         }
     }
@@ -202,8 +210,9 @@ impl Follower {
         }
     }
 
-    /// What an error means for the next attempt; the answer is how long to wait before it.
-    async fn judge(&self, state: &mut State, error: &ApiError) -> Duration {
+    /// What an error means for the next attempt, and that the server is there again, if so; the answer is how long to wait
+    /// before it.
+    async fn judge(&self, state: &mut State, error: &ApiError, back: bool) -> Duration {
         let streamed = state.version.is_none() && !state.paged;
         if streamed
             && matches!(
@@ -218,10 +227,9 @@ impl Follower {
             state.paged = true;
             return Duration::ZERO;
         }
-        let back = std::mem::take(&mut state.back);
         if back {
-            // It is there: how long it was not has no say in this.
-            state.failures = 0;
+            // It is there: how long it was not has little say in this.
+            state.failures = state.failures.min(FAILURES_WHEN_BACK);
         }
         state.failures = state.failures.saturating_add(1);
         if error.is_unauthorized() {
@@ -262,9 +270,11 @@ impl Follower {
     fn answered<T>(&self, state: &mut State, answer: &Result<T, ApiError>) {
         match answer {
             Err(ApiError::Unreachable { .. }) => {
-                (state.away, state.back, state.doubtful) = (true, false, true);
-                // One that comes back may be another version, which has streaming lists.
-                (state.paged, state.unfinished) = (false, 0);
+                (state.away, state.doubtful) = (true, true);
+                if state.version.is_some() {
+                    // One that comes back may be of another version, which has streaming lists.
+                    (state.paged, state.unfinished) = (false, 0);
+                }
             }
             _ => {
                 if std::mem::take(&mut state.away) {
@@ -283,17 +293,17 @@ impl Follower {
             return Ok(());
         };
         let told = number(version);
-        let answer = self.connection.get_all(&self.path(&[("limit", "1")])).await;
-        self.answered(state, &answer);
-        let newest = match answer {
+        let newest = match self.connection.get_all(&self.path(&[("limit", "1")])).await {
             // An object so large says nothing of the version.
             Err(ApiError::TooLarge) => None,
             answer => number(&answer::page(self.kind, &answer?)?.version),
         };
         state.doubtful = false;
-        if let (Some(newest), Some(told)) = (newest, told)
-            && newest < told
-        {
+        let (Some(newest), Some(told)) = (newest, told) else {
+            state.strike();
+            return Ok(());
+        };
+        if newest < told {
             warn!(
                 kind = self.kind.name(),
                 "the API server is at version {newest} and was at {told}, as after a restore: everything is listed anew"
@@ -383,7 +393,8 @@ impl Follower {
         }
         loop {
             let line = match tokio::time::timeout(self.silence, lines.next()).await {
-                Ok(Some(line)) => line?,
+                // What cut it off may be a server that is another one by now.
+                Ok(Some(line)) => line.inspect_err(|_| state.doubtful = true)?,
                 Ok(None) if listing.is_none() && (heard || started.elapsed() >= GOOD) => {
                     return Ok(());
                 }

@@ -248,6 +248,7 @@ async fn a_cut_stream_goes_on_where_it_was_and_is_no_news() {
     let more = added("c", 9);
     let answers = vec![
         stream_of(&first, Ending::Cut),
+        says(200, &empty_page(8)),
         stream_of(&[&more], Ending::Cut),
     ];
     let mut followed = Followed::new(answers).await;
@@ -256,8 +257,8 @@ async fn a_cut_stream_goes_on_where_it_was_and_is_no_news() {
         heard,
         ["+Namespace a", "listed 1 0", "+Namespace b", "+Namespace c"]
     );
-    let expected = [STREAMED, "resourceVersion=8", "resourceVersion=9"];
-    assert_eq!(followed.asked(3).await, expected);
+    let expected = [STREAMED, "limit=1", "resourceVersion=8", "limit=1"];
+    assert_eq!(followed.asked(4).await, expected);
 }
 
 #[tokio::test]
@@ -369,10 +370,11 @@ async fn how_long_a_server_was_away_has_no_say_once_it_answers() {
     };
     follower.answered(&mut state, &Err::<(), _>(busy.clone()));
     told.await;
-    assert!(follower.judge(&mut state, &busy).await <= Duration::from_millis(1250));
+    assert!(state.back);
+    assert!(follower.judge(&mut state, &busy, true).await <= Duration::from_millis(1250));
     // The same again is waited for longer and longer.
     state.failures = 12;
-    assert!(follower.judge(&mut state, &busy).await > 10 * SOON);
+    assert!(follower.judge(&mut state, &busy, false).await > 10 * SOON);
 }
 
 #[tokio::test]
@@ -527,8 +529,8 @@ async fn a_server_that_is_back_and_has_forgotten_is_asked_for_a_list_soon() {
         message: "too old resource version: 7 (99)".to_owned(),
         retry_after: None,
     };
-    assert!(follower.judge(&mut state, &gone).await <= SOON);
+    assert!(follower.judge(&mut state, &gone, false).await <= SOON);
     assert_eq!(state.version, None);
     // A server that has forgotten each list before it is at its end is left alone as one that fails otherwise.
-    assert!(follower.judge(&mut state, &gone).await > 10 * SOON);
+    assert!(follower.judge(&mut state, &gone, false).await > 10 * SOON);
 }
