@@ -506,14 +506,18 @@ impl<D: Dataplane> State<D> {
             self.tell_cni(false);
             return None;
         }
-        let mut warnings = None;
+        let mut good_news = None;
         if let Some(links) = &self.links {
             let before = self.bridge_found.then_some(&self.host.bridge);
             let found = host::find(links, &self.pod_cidrs, self.bridge.as_ref(), before);
             let health = &self.observer.health;
             health.set(Condition::KubeProxy, host::ipvs(links));
             self.bridge_found = found.host.is_some();
-            warnings = Some(found.warnings);
+            match self.bridge_found {
+                // A bridge that is there again is ready once it is guarded.
+                true => good_news = Some(found.warnings),
+                false => self.tell_links(found.warnings),
+            }
             let host = found
                 .host
                 .unwrap_or_else(|| Host::new(self.host.bridge, []));
@@ -534,11 +538,8 @@ impl<D: Dataplane> State<D> {
             .and_then(|cni| cni.settle(self.links.as_deref()));
         self.changes.extend(settle);
         let outcome = self.reconciler.step(self.changes.drain(..), Instant::now());
-        if let Some(warnings) = warnings {
-            // A bridge that is there again is ready once it is guarded.
-            let waiting = warnings.iter().filter(|_| !self.bridge_found).cloned();
-            self.observer.health.set(Condition::Bridge, waiting);
-            self.link_problems.update(warnings);
+        if let Some(warnings) = good_news {
+            self.tell_links(warnings);
         }
         self.tell_cni(!matches!(outcome, Outcome::Retry(_)));
         if let Some(revoker) = &self.revoker
@@ -558,6 +559,13 @@ impl<D: Dataplane> State<D> {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),
             Outcome::Retry(at) => Some(at),
         }
+    }
+
+    /// Tells what is wrong with the host's interfaces, by which the node is not ready where the bridge is not found.
+    fn tell_links(&mut self, warnings: Vec<String>) {
+        let waiting = warnings.iter().filter(|_| !self.bridge_found).cloned();
+        self.observer.health.set(Condition::Bridge, waiting);
+        self.link_problems.update(warnings);
     }
 
     /// The blocks that are closed to unknown pods.
