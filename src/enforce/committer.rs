@@ -387,8 +387,8 @@ impl<D: Dataplane> Committer<D> {
         self.observer.metrics.holds(self.held);
         // Interval sets that nothing names may be there already: what was to follow them was not taken.
         let as_left = |expected: &Ruleset| diff(expected, &read).stages().1.is_empty();
-        // What stood by may be all that was wiped.
-        let changed = self.closed || !self.expected.iter().any(as_left);
+        // What stood by may be all that was wiped. That it was is no news once it is known.
+        let changed = self.closed && !self.drifted || !self.expected.iter().any(as_left);
         if !self.expected.is_empty() && changed {
             let suspect = self.suspect.as_deref().unwrap_or("somebody else");
             warn!("{suspect} has changed the ruleset; it is put right at once");
