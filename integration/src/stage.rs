@@ -62,6 +62,14 @@ pub fn lab_of(index: &Index) -> LabBuilder {
     lab
 }
 
+/// What a node's kernel holds of Selvedge's tables, as somebody who is not their owner reads them.
+pub fn held(node: &Node) -> Result<Ruleset, Error> {
+    let held = node
+        .netns()
+        .run(|| Kernel::open()?.read(&compile::tables()))?;
+    held.map_err(|e: selvedge_nft::DataplaneError| Error::invalid(e.to_string()))
+}
+
 /// What the ruleset of a lab's node depends on beside the cluster.
 ///
 /// # Errors

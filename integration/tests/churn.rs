@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use edits::{edit, fixed};
 use selvedge::cluster::Text;
-use selvedge::compile::{compile, tables};
+use selvedge::compile::compile;
 use selvedge_lab::stage::{self, Manifests, committed};
 use selvedge_lab::{Error, Lab, Node};
-use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ownership};
+use selvedge_nft::Ownership;
 use traffic::Traffic;
 
 const EDITS: usize = 1000;
@@ -24,12 +24,8 @@ const EDITS: usize = 1000;
 fn assert_settled(lab: &Lab, node: &Node, manifests: &Manifests) -> Result<(), Error> {
     let host = stage::host_of(lab, node)?;
     let wanted = compile(&manifests.index()?, &Text::from(node.name()), &host);
-    let held = node.netns().run(|| Kernel::open()?.read(&tables()))?;
-    let held = held.map_err(|error: DataplaneError| Error::Invalid {
-        what: error.to_string(),
-    })?;
     // The daemon's tables are its own.
-    let held = held.with_ownership(Ownership::Anyone);
+    let held = stage::held(node)?.with_ownership(Ownership::Anyone);
     assert!(held == wanted, "{} holds another ruleset", node.name());
     Ok(())
 }

@@ -91,8 +91,7 @@ impl Stage {
 
     /// Our tables as somebody who is not their owner reads them.
     fn held(&self) -> Result<Ruleset, Error> {
-        let read = || Kernel::open()?.read(&tables());
-        self.node.netns().run(read)?.map_err(invalid)
+        stage::held(&self.node)
     }
 
     /// Asserts that foreigners' edits are refused, one by one.

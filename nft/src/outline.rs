@@ -11,17 +11,20 @@ use crate::rule::Verdict;
 use crate::ruleset::{Elements, MapEntry, Set, Table};
 
 impl Table {
-    /// The table with its base chains, what their rules name, and no more. `shorten` makes of each verdict map one whose
-    /// elements lead to no chain, as [`Set::without_chains`] does.
+    /// The table with these chains, what their rules name, and no more. `shorten` makes of each verdict map one whose
+    /// elements lead to no chain, as [`Set::without_chains`] does. It costs the same however much is in the table besides.
     #[must_use]
-    pub fn outline(&self, mut shorten: impl FnMut(&Name, &Arc<Set>) -> Arc<Set>) -> Self {
+    pub fn outline(
+        &self,
+        chains: &[Name],
+        mut shorten: impl FnMut(&Name, &Arc<Set>) -> Arc<Set>,
+    ) -> Self {
         let mut outline = Self {
             ownership: self.ownership,
             comment: self.comment.clone(),
             ..Self::default()
         };
-        let base = self.chains.iter().filter(|(_, chain)| chain.base.is_some());
-        let mut open: Vec<&Name> = base.map(|(name, _)| name).collect();
+        let mut open: Vec<&Name> = chains.iter().collect();
         let mut seen = BTreeSet::new();
         while let Some(name) = open.pop() {
             let Some(chain) = self.chains.get(name).filter(|_| seen.insert(name)) else {

@@ -28,6 +28,14 @@ const ESTABLISHED: Statement = Statement::CtState(ct_state::ESTABLISHED | ct_sta
 /// `fe80::`, where link-local addresses begin.
 pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 
+/// The name of the chain that the kernel calls for a direction: `egress`.
+pub fn chain(direction: Direction) -> Name {
+    names::fixed(match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    })
+}
+
 /// The name of the map from a pod's address to its chain: `egress4`.
 pub fn dispatch_map(direction: Direction, family: IpFamily) -> Name {
     names::fixed(match (direction, family) {
@@ -243,11 +251,11 @@ pub fn inet_chains(
     };
     let mut chains = vec![
         (
-            names::fixed("egress"),
+            chain(Direction::Egress),
             base(EGRESS_PRIORITY, egress, "what pods may send"),
         ),
         (
-            names::fixed("ingress"),
+            chain(Direction::Ingress),
             base(INGRESS_PRIORITY, ingress, "what pods may receive"),
         ),
         (names::fixed("bridged"), bridged(isolating)),

@@ -48,7 +48,12 @@ pub fn write(table: &mut Table, host: &Host, before: &Attached, isolating: bool)
     put(&mut table.sets, names::fixed("ports"), ports);
     write_attached(table, before, &host.attached);
     let guard = guard(!host.attached.is_empty(), isolating);
-    put(&mut table.chains, names::fixed("guard"), guard);
+    put(&mut table.chains, chain(), guard);
+}
+
+/// The name of the chain that the kernel calls: `guard`.
+pub fn chain() -> Name {
+    names::fixed("guard")
 }
 
 /// What every frame meets.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use selvedge_nft::{Ruleset, Set, TableId, Verdict};
+use selvedge_nft::{Name, Ruleset, Set, TableId, Verdict};
 
-use super::inet_table;
+use super::{base, bridge, inet_table};
+use crate::policy::Direction;
 
 /// What closes a node whose rules are gone: as if each pod that is isolated were closed. A connection that is established
 /// goes on, and what no policy is about passes as ever. It is small, whatever the policies, so that it can be kept ready.
@@ -22,7 +23,7 @@ impl Closing {
     /// Makes it follow the ruleset in force; it, where it has changed. That costs little where no pod's isolation has.
     pub fn follow(&mut self, in_force: &Ruleset) -> Option<&Ruleset> {
         let tables = in_force.tables.iter().map(|(id, table)| {
-            let outline = table.outline(|name, map| {
+            let outline = table.outline(&base_chains(), |name, map| {
                 let same = |of: &Ruleset| Some(of.tables.get(id)?.sets.get(name)?.clone());
                 match (same(&self.of), same(&self.ruleset)) {
                     (Some(before), Some(closed)) if Arc::ptr_eq(&before, map) => closed,
@@ -41,6 +42,12 @@ impl Closing {
         self.ruleset = ruleset;
         Some(&self.ruleset)
     }
+}
+
+/// The chains that the kernel calls, of both tables.
+fn base_chains() -> [Name; 3] {
+    let [egress, ingress] = Direction::ALL.map(base::chain);
+    [egress, ingress, bridge::chain()]
 }
 
 fn closed(table: &TableId, map: &Set) -> Set {

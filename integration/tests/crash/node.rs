@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use selvedge::cluster::Text;
-use selvedge::compile::{Host, compile, tables};
+use selvedge::compile::{Host, compile};
 use selvedge_lab::stage::{self, Manifests};
 use selvedge_lab::{Daemon, Error, Lab, Node, Signal, wait_until};
-use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ownership, Ruleset, diff};
+use selvedge_nft::{DataplaneError, Kernel, Ownership, Ruleset, diff};
 
 use super::PATIENCE;
 
@@ -114,9 +114,7 @@ impl Victim {
 
     /// The ruleset that its kernel holds, whoever owns it.
     pub fn held(&self) -> Result<Ruleset, Error> {
-        let held = self.node.netns().run(|| Kernel::open()?.read(&tables()))?;
-        let held = held.map_err(invalid)?;
-        Ok(held.with_ownership(Ownership::Anyone))
+        Ok(stage::held(&self.node)?.with_ownership(Ownership::Anyone))
     }
 
     /// The generation of its nftables: each transaction moves it by one, whoever sends it.

@@ -10,7 +10,7 @@ mod one_node;
 
 use std::time::Duration;
 
-use selvedge_lab::stage::live::Live;
+use selvedge_lab::stage::live::{IN_FORCE, Live};
 use selvedge_lab::{Daemon, Error, Outcome, Pod, Probe, Protocol, wait_until};
 use serde_json::{Value, json};
 
@@ -43,6 +43,15 @@ impl Shop {
     fn enforced() -> Result<(Self, Daemon), Error> {
         let shop = Self::new()?;
         let daemon = shop.live.daemon(1)?;
+        Ok((shop, daemon))
+    }
+
+    /// One that a daemon enforces in tables that others may change.
+    fn in_anyone_s_tables() -> Result<(Self, Daemon), Error> {
+        let shop = Self::new()?;
+        let command = shop.live.run_command(1)?.args(["--own-table", "off"]);
+        let daemon = command.daemon()?;
+        daemon.wait_for_output(IN_FORCE, PATIENCE)?;
         Ok((shop, daemon))
     }
 

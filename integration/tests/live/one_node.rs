@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use selvedge::compile::{Closing, tables};
-use selvedge_lab::stage::live::IN_FORCE;
-use selvedge_lab::{Protocol, TcpFlow, wait_until};
-use selvedge_nft::{Dataplane, DataplaneError, Kernel, Ruleset, diff};
+use selvedge::compile::Closing;
+use selvedge_lab::{Protocol, TcpFlow, stage, wait_until};
+use selvedge_nft::{Dataplane, DataplaneError, Kernel, diff};
 use serde_json::json;
 
 use super::{Error, PATIENCE, PORT, Shop, from, reaches};
@@ -62,14 +61,11 @@ fn without_an_api_server_a_restarted_daemon_changes_nothing() -> Result<(), Erro
 
 #[test]
 fn drift_is_put_right_at_once() -> Result<(), Error> {
-    let mut shop = Shop::new()?;
-    let daemon = shop.live.run_command(1)?.args(["--own-table", "off"]);
-    let daemon = daemon.daemon()?;
-    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    let (mut shop, daemon) = Shop::in_anyone_s_tables()?;
     shop.policy("closed", &json!([]))?;
     shop.reaches(false)?;
     // What is made anew may be listed in another order.
-    let held = || held(&shop);
+    let held = || stage::held(&shop.live.node(1).node);
     let before = held()?;
     for script in [
         "delete table inet selvedge",
@@ -91,24 +87,10 @@ fn drift_is_put_right_at_once() -> Result<(), Error> {
     Ok(())
 }
 
-fn held(shop: &Shop) -> Result<Ruleset, Error> {
-    let read = || Kernel::open()?.read(&tables());
-    shop.live.node(1).node.netns().run(read)?.map_err(invalid)
-}
-
-fn invalid(error: DataplaneError) -> Error {
-    Error::Invalid {
-        what: error.to_string(),
-    }
-}
-
 /// It is there until the repair is done. Here nobody repairs.
 #[test]
 fn what_stands_in_for_wiped_rules_closes_the_isolated_pods() -> Result<(), Error> {
-    let mut shop = Shop::new()?;
-    let daemon = shop.live.run_command(1)?.args(["--own-table", "off"]);
-    let daemon = daemon.daemon()?;
-    daemon.wait_for_output(IN_FORCE, PATIENCE)?;
+    let (mut shop, daemon) = Shop::in_anyone_s_tables()?;
     shop.web.listen(Protocol::Tcp, PORT)?;
     shop.policy("allow", &from("web"))?;
     // Once another one is denied, the policy is in force.
@@ -119,12 +101,15 @@ fn what_stands_in_for_wiped_rules_closes_the_isolated_pods() -> Result<(), Error
     let flow = TcpFlow::start(&shop.web, shop.db.ipv4()?, PORT, Duration::from_millis(5))?;
     daemon.terminate(PATIENCE)?;
 
-    let held = held(&shop)?;
+    let node = &shop.live.node(1).node;
+    let held = stage::held(node)?;
     let mut closing = Closing::default();
     let closing = closing.follow(&held).unwrap();
     let close = || Kernel::open()?.commit(&diff(&held, closing));
-    let node = &shop.live.node(1).node;
-    node.netns().run(close)?.map_err(invalid)?;
+    let closed = node.netns().run(close)?;
+    closed.map_err(|error: DataplaneError| Error::Invalid {
+        what: error.to_string(),
+    })?;
     // What was allowed to begin is not now, but goes on; what no policy is about is as ever.
     shop.reaches(false)?;
     reaches(&shop.db, &shop.web, true)?;
