@@ -28,6 +28,8 @@ pub struct ConnectCounts {
     pub refused: u64,
     /// Failed otherwise (no route, no free port).
     pub failed: u64,
+    /// Why the first of those failed.
+    pub failure: Option<String>,
     /// The longest handshake of those completed.
     pub slowest: Duration,
 }
@@ -143,14 +145,19 @@ fn run(
 }
 
 fn count(counts: &mut ConnectCounts, fate: io::Result<()>, took: Duration) {
-    match fate.map_err(|error| error.raw_os_error()) {
+    match fate {
         Ok(()) => {
             counts.connected += 1;
             counts.slowest = counts.slowest.max(took);
         }
-        Err(Some(libc::ECONNREFUSED)) => counts.refused += 1,
-        Err(Some(libc::ETIMEDOUT)) => counts.denied += 1,
-        Err(_) => counts.failed += 1,
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => counts.refused += 1,
+            Some(libc::ETIMEDOUT) => counts.denied += 1,
+            _ => {
+                counts.failed += 1;
+                counts.failure.get_or_insert_with(|| error.to_string());
+            }
+        },
     }
 }
 
@@ -160,8 +167,6 @@ struct Ports(u16);
 
 /// The first of them, and how many.
 const PORTS: (u16, u16) = (32_768, 28_000);
-/// How many may be in use in a row.
-const TAKEN: usize = 64;
 
 impl Ports {
     fn new() -> Self {
@@ -169,10 +174,10 @@ impl Ports {
         Self(anywhere)
     }
 
-    /// Binds a socket to the next one that is free.
+    /// Binds a socket to the next one that is free, however many others of this host hold in a row.
     fn bind(&mut self, socket: &Socket, any: IpAddr) -> io::Result<()> {
         let mut outcome = Ok(());
-        for _ in 0..TAKEN {
+        for _ in 0..PORTS.1 {
             self.0 = (self.0 + 1) % PORTS.1;
             outcome = socket.bind(&SocketAddr::new(any, PORTS.0 + self.0).into());
             let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
@@ -223,4 +228,33 @@ fn wait(attempts: &[Attempt], time: Duration) {
     let timeout =
         PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
     let _ = poll(&mut fds, timeout);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::During;
+    use crate::netns::Netns;
+
+    #[test]
+    fn a_run_of_ports_in_use_is_passed() -> Result<(), Error> {
+        let last_hundred = || Ports(PORTS.1 - 100);
+        let ports = Netns::new("ports")?.run(|| -> io::Result<Vec<Option<u16>>> {
+            let bind = |ports: &mut Ports| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+                ports.bind(&socket, IpAddr::from([0; 4])).map(|()| socket)
+            };
+            let mut ports = last_hundred();
+            let mut held = (0..200)
+                .map(|_| bind(&mut ports))
+                .collect::<io::Result<Vec<_>>>()?;
+            held.push(bind(&mut last_hundred())?);
+            held.iter()
+                .map(|socket| Ok(socket.local_addr()?.as_socket().map(|it| it.port())))
+                .collect()
+        })?;
+        let ports = ports.during("bind two hundred ports")?;
+        assert_eq!(ports.last(), Some(&Some(PORTS.0 + 101)), "{ports:?}");
+        Ok(())
+    }
 }
