@@ -165,10 +165,12 @@ impl<D: Dataplane> Committer<D> {
                 }
                 Interference::Replaced { tables } => {
                     let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
-                    warn!(
+                    let line = format!(
                         "deleted by somebody else: {}; until the rules are back isolated pods are closed to new connections",
                         names.join(", ")
                     );
+                    warn!("{line}");
+                    self.observer.closed(line);
                     self.closed = true;
                     if let Some(touched) = &mut self.touched {
                         let all = tables.into_iter().map(|id| (id, Parts::All));
@@ -405,7 +407,11 @@ impl<D: Dataplane> Committer<D> {
         self.acknowledged = None;
         let object = self.refused.take();
         let text = error.to_string();
-        self.observer.not_in_force(&text);
+        let meanwhile = match self.closed {
+            true => "isolated pods stay closed to new connections",
+            false => "what was in force stays in force",
+        };
+        self.observer.not_in_force(format!("{text}; {meanwhile}"));
         let attempts = self.failure.as_ref().map_or(0, |f| f.attempts);
         let before = self.failure.as_ref();
         let said = before.is_some_and(|f| f.text == text);
@@ -416,10 +422,6 @@ impl<D: Dataplane> Committer<D> {
         });
         let alike = same.map_or(0, |f| f.alike);
         if !said {
-            let meanwhile = match self.closed {
-                true => "isolated pods stay closed to new connections",
-                false => "what was in force stays in force",
-            };
             error!("not committed, will be tried again; {meanwhile}: {text}");
         }
         let retry_at = Instant::now() + jittered(wait(attempts));

@@ -231,6 +231,29 @@ fn what_others_changed_is_counted_once_when_it_is_put_right() {
 }
 
 #[test]
+fn where_the_rules_are_gone_and_isolated_pods_closed_the_node_is_not_ready() {
+    let mut observed = observed();
+    observed.step([apply(1), policy()]);
+    let inet = tables().remove(0);
+    observed
+        .fake
+        .interfere(|ruleset| drop(ruleset.tables.remove(&inet)));
+    assert!(observed.reconciler.listen());
+    let reasons = observed.observer.health.report().reasons();
+    let deleted = "commit: deleted by somebody else: inet selvedge; until ";
+    assert!(
+        reasons.iter().any(|r| r.starts_with(deleted)),
+        "{reasons:?}"
+    );
+    assert_eq!(observed.value("closings_total", ""), 1.0);
+    observed.later();
+    let reasons = observed.observer.health.report().reasons();
+    assert!(!reasons.iter().any(|r| r.contains("commit")), "{reasons:?}");
+    assert_eq!(observed.value("closings_total", ""), 1.0);
+    observed.assert_held();
+}
+
+#[test]
 fn a_start_finds_no_drift() {
     let mut first = observed();
     first.step([apply(1), policy()]);

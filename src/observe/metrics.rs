@@ -69,6 +69,7 @@ pub struct Metrics {
     netlink_messages: Counter,
     netlink_bytes: Counter,
     drift_repairs: Counter,
+    closings: Counter,
     revoked_connections: Counter,
     revocation_duration: Histogram,
     cni_requests: Family<Labels<2>, Counter>,
@@ -168,6 +169,11 @@ impl Metrics {
                 ours,
                 "drift_repairs",
                 "Times that others had changed the ruleset in the kernel and it was put right",
+            ),
+            closings: put(
+                ours,
+                "closings",
+                "Times that others had deleted the ruleset and isolated pods were closed until it was back",
             ),
             revoked_connections: put(
                 ours,
@@ -281,6 +287,11 @@ impl Metrics {
     /// Counts a ruleset that others had changed and that was put right.
     pub fn drift_repaired(&self) {
         self.drift_repairs.inc();
+    }
+
+    /// Counts a time that isolated pods are closed, as others have deleted the ruleset. See [`super::Observer::closed`].
+    pub(super) fn closed(&self) {
+        self.closings.inc();
     }
 
     /// Counts a look for connections that are denied now, and those that it ended.

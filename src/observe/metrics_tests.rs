@@ -48,6 +48,7 @@ fn tell_all(metrics: &Metrics) {
     metrics.not_committed(&unknown);
     metrics.in_force();
     metrics.drift_repaired();
+    metrics.closed();
     metrics.swept(13, Duration::from_millis(4));
     metrics.event_in_force(Duration::from_secs(7));
     for command in CniCommand::ALL {
@@ -80,6 +81,7 @@ fn everything_is_there_from_the_start_and_sound() {
         ("selvedge_netlink_sent_messages_total", ""),
         ("selvedge_netlink_sent_bytes_total", ""),
         ("selvedge_drift_repairs_total", ""),
+        ("selvedge_closings_total", ""),
         ("selvedge_revoked_connections_total", ""),
         ("selvedge_revocation_duration_seconds_count", ""),
         ("selvedge_cni_requests_total", "command=add,outcome=late"),
@@ -131,6 +133,7 @@ fn what_is_told_is_exposed() {
         ("selvedge_event_to_kernel_seconds_bucket", "le=5.0", 0.0),
         ("selvedge_event_to_kernel_seconds_bucket", "le=+Inf", 1.0),
         ("selvedge_drift_repairs_total", "", 1.0),
+        ("selvedge_closings_total", "", 1.0),
         ("selvedge_revoked_connections_total", "", 13.0),
         ("selvedge_revocation_duration_seconds_sum", "", 0.004),
         ("selvedge_revocation_duration_seconds_count", "", 1.0),

@@ -60,6 +60,12 @@ impl Observer {
         self.health.set(Condition::Commit, [line]);
     }
 
+    /// Takes note that others have deleted the ruleset and isolated pods are closed until it is back, in a line.
+    pub fn closed(&self, line: String) {
+        self.metrics.closed();
+        self.health.set(Condition::Commit, [line]);
+    }
+
     /// All metrics as of now, in the format OpenMetrics 1.0.
     ///
     /// # Errors

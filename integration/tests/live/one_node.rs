@@ -80,10 +80,12 @@ fn drift_is_put_right_at_once() -> Result<(), Error> {
         println!("{script}: put right after {:?}", started.elapsed());
     }
     let (_, metrics) = shop.ask("/metrics")?;
-    assert!(
-        metrics.contains("selvedge_drift_repairs_total 4"),
-        "{metrics}"
-    );
+    for counted in ["drift_repairs_total 4", "closings_total 3"] {
+        assert!(
+            metrics.contains(&format!("selvedge_{counted}")),
+            "{metrics}"
+        );
+    }
     Ok(())
 }
 
