@@ -174,6 +174,8 @@ fn the_one_file_says_the_same_as_the_kustomization() {
 fn the_overlay_changes_what_it_is_for_and_nothing_else() {
     let mut base = built("base");
     let mut overlay = built("overlays/podmonitor");
+    let alerts = overlay.pop().unwrap();
+    assert_eq!(alerts["kind"], "PrometheusRule");
     let monitor = overlay.pop().unwrap();
     assert_eq!(monitor["kind"], "PodMonitor");
     let container = |objects: &mut [Value]| {

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use selvedge::observe::Observer;
 use serde_json::{Value, json};
 
 use super::{KUSTOMIZATIONS, built, manifests, the};
@@ -345,4 +346,50 @@ fn the_example_denies_everything_in_both_directions() {
         Value::Null,
         "kubectl's -n says where"
     );
+}
+
+/// The series `name{label="value"}` that a query names, one for each value that it takes.
+fn series(query: &str) -> Vec<String> {
+    let mut series = Vec::new();
+    for (at, _) in query.match_indices("selvedge_") {
+        let rest = &query[at..];
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+        let labels = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let Some((labels, _)) = labels else {
+            series.push(name.to_owned());
+            continue;
+        };
+        for pair in labels.split(',') {
+            let (label, values) = pair.split_once('=').unwrap();
+            let values = values.trim_start_matches('~').trim_matches('"').split('|');
+            series.extend(values.map(|value| format!("{name} {label}=\"{value}\"")));
+        }
+    }
+    series
+}
+
+/// A query for what nobody exposes is an alert that never comes.
+#[test]
+fn the_alerts_ask_for_what_is_exposed() {
+    let exposed = Observer::new().open_metrics().unwrap();
+    let objects = built("overlays/podmonitor");
+    let groups = &the(&objects, "PrometheusRule")["spec"]["groups"];
+    let alerts = list(groups).iter().flat_map(|group| list(&group["rules"]));
+    let mut asked = 0;
+    for alert in alerts {
+        let query = alert["expr"].as_str().unwrap();
+        for series in series(query) {
+            asked += 1;
+            let (name, label) = series.split_once(' ').unwrap_or((&series, ""));
+            let is_it = |line: &str| {
+                let rest = line.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))
+            };
+            assert!(exposed.lines().any(is_it), "{query}: no {series}");
+        }
+        let described = ["summary", "description"].map(|what| &alert["annotations"][what]);
+        assert!(described.iter().all(|text| text.is_string()), "{alert}");
+    }
+    assert!(asked > 10, "{asked}");
 }

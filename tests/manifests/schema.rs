@@ -23,8 +23,11 @@ pub fn check(object: &Value) -> Vec<String> {
         || of_type::<ClusterRoleBinding>(object, &mut wrong)
         || of_type::<DaemonSet>(object, &mut wrong)
         || of_type::<NetworkPolicy>(object, &mut wrong);
-    if !known && is(object, "monitoring.coreos.com/v1", "PodMonitor") {
-        let root = pod_monitor();
+    let of_prometheus = |kind| is(object, "monitoring.coreos.com/v1", kind);
+    if let Some(root) = of_prometheus("PodMonitor")
+        .then(pod_monitor)
+        .or_else(|| of_prometheus("PrometheusRule").then(prometheus_rule))
+    {
         Checker { root: &root }.value("", object, &root, &mut wrong);
     } else if !known {
         wrong.push(format!(
@@ -138,8 +141,6 @@ fn of_json_type(value: &Value, name: &str) -> bool {
 
 /// The part that is used of the Prometheus operator's PodMonitor, as its CustomResourceDefinition (0.91) has it.
 fn pod_monitor() -> Value {
-    let text = || json!({"type": "string"});
-    let texts = || json!({"type": "object", "additionalProperties": text()});
     let relabeling = json!({"type": "object", "properties": {
         "action": text(), "regex": text(), "replacement": text(), "separator": text(),
         "sourceLabels": {"type": "array", "items": text()}, "targetLabel": text(),
@@ -148,16 +149,45 @@ fn pod_monitor() -> Value {
         "interval": text(), "path": text(), "port": text(), "scheme": text(), "scrapeTimeout": text(),
         "relabelings": {"type": "array", "items": relabeling},
     }});
+    custom(
+        json!({"type": "object", "required": ["selector"], "properties": {
+            "selector": {"type": "object", "properties": {"matchLabels": texts()}},
+            "podMetricsEndpoints": {"type": "array", "items": endpoint},
+            "jobLabel": text(),
+        }}),
+    )
+}
+
+/// The same of its PrometheusRule; what records is left out.
+fn prometheus_rule() -> Value {
+    let rule = json!({"type": "object", "required": ["alert", "expr"], "properties": {
+        "alert": text(), "expr": text(), "for": text(), "keep_firing_for": text(),
+        "labels": texts(), "annotations": texts(),
+    }});
+    let group = json!({"type": "object", "required": ["name"], "properties": {
+        "name": text(), "interval": text(), "rules": {"type": "array", "items": rule},
+    }});
+    custom(json!({"type": "object", "properties": {
+        "groups": {"type": "array", "items": group},
+    }}))
+}
+
+/// A custom resource, by the schema of its spec.
+fn custom(spec: Value) -> Value {
     json!({"type": "object", "required": ["spec"], "properties": {
         "apiVersion": text(),
         "kind": text(),
         "metadata": {"type": "object", "properties": {
             "name": text(), "namespace": text(), "labels": texts(), "annotations": texts(),
         }},
-        "spec": {"type": "object", "required": ["selector"], "properties": {
-            "selector": {"type": "object", "properties": {"matchLabels": texts()}},
-            "podMetricsEndpoints": {"type": "array", "items": endpoint},
-            "jobLabel": text(),
-        }},
+        "spec": spec,
     }})
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn texts() -> Value {
+    json!({"type": "object", "additionalProperties": text()})
 }
