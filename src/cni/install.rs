@@ -3,9 +3,13 @@
 //!
 //! Files are replaced as a whole, so a runtime reads the old one or the new one. The configuration as it was before is kept
 //! beside it, under a name that runtimes pass by: they read `.conf`, `.conflist` and `.json`.
+//!
+//! Flannel writes its configuration anew whenever it starts, after a reboot too, and pods start before anyone has put the
+//! plugin in again. So a copy with the plugin in it stands before Flannel's, where Flannel does not write.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::iter;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +19,9 @@ use super::conflist::{self, ConflistError, Entry, PLUGIN};
 
 /// What the name of a backup ends with.
 pub const BACKUP: &str = ".before-selvedge";
+
+/// The copy of Flannel's configuration, with the plugin in it, that runtimes read first.
+pub const OWN: &str = "05-selvedge.conflist";
 
 /// The largest configuration and the largest binary that are read.
 const LARGEST_CONFIGURATION: u64 = 1 << 20;
@@ -60,6 +67,8 @@ pub enum InstallError {
         directory: PathBuf,
         /// What is there instead.
         beside: String,
+        /// Whether all of it is known to be no list of Flannel's: none is just being written.
+        certain: bool,
     },
     /// A configuration can't be changed.
     #[error("{}: {source}", .path.display())]
@@ -98,17 +107,23 @@ fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Install
 }
 
 impl Places {
-    /// Copies the plugin, then puts its entry into every configuration of Flannel's. What was done is said, a line each;
-    /// nothing where all was there already.
+    /// Copies the plugin, then puts its entry into every configuration of Flannel's, and a copy of the first of them before
+    /// them all. What was done is said, a line each; nothing where all was there already.
     ///
     /// # Errors
     /// [`InstallError`]; a configuration is not touched unless the plugin is there.
     pub fn install(&self, binary: &Path, entry: &Entry) -> Result<Vec<String>, InstallError> {
         // Nothing is copied to a node without Flannel. Copying takes a while, in which Flannel may write its file anew.
-        self.flannels()?;
+        if let Err(error) = self.flannels() {
+            if matches!(error, InstallError::NoFlannel { certain: true, .. }) {
+                // It would keep the network that is there now from being used.
+                remove(&self.own())?;
+            }
+            return Err(error);
+        }
         let mut said: Vec<String> = self.copy(binary)?.into_iter().collect();
         for _ in 0..ATTEMPTS {
-            if self.put_in(entry, &mut said)? {
+            if self.put_in(entry, &mut said)? && self.put_before(entry, &mut said)? {
                 return Ok(said);
             }
         }
@@ -146,8 +161,33 @@ impl Places {
         Ok(true)
     }
 
-    /// Takes the plugin out of every configuration, then its binary and the backups away. What was done is said, a line
-    /// each; nothing where nothing was there.
+    /// Writes the copy that is read first, where it isn't as it should be. Whether there was anything to copy.
+    fn put_before(&self, entry: &Entry, said: &mut Vec<String>) -> Result<bool, InstallError> {
+        let flannels = self.flannels()?;
+        let Some((path, text)) = flannels.first() else {
+            return Ok(false);
+        };
+        let with = conflist::insert(text, entry).map_err(|source| InstallError::Configuration {
+            path: path.clone(),
+            source,
+        })?;
+        let with = with.as_ref().unwrap_or(text);
+        let own = self.own();
+        if read_text(&own).is_ok_and(|there| there == *with) {
+            return Ok(true);
+        }
+        let like = fs::metadata(path).map_err(failed(path, "read"))?;
+        replace(&own, with.as_bytes(), Some(&like), 0o600)?;
+        said.push(format!(
+            "copied {} to {}, which is read before it: whenever Flannel writes its own anew, {PLUGIN} stays",
+            path.display(),
+            own.display()
+        ));
+        Ok(true)
+    }
+
+    /// Takes the plugin out of every configuration, then the copy, its binary and the backups away. What was done is said, a
+    /// line each; nothing where nothing was there.
     ///
     /// # Errors
     /// [`InstallError`]; the binary stays while a configuration asks for it.
@@ -173,11 +213,9 @@ impl Places {
         let files = there.then(|| entries(&self.configurations)).transpose()?;
         let files = files.into_iter().flatten();
         let backups = files.filter(|path| path.to_string_lossy().ends_with(BACKUP));
-        for path in backups.chain([self.binary()]) {
-            match fs::remove_file(&path) {
-                Ok(()) => said.push(format!("removed {}", path.display())),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(failed(&path, "removed")(error)),
+        for path in iter::once(self.own()).chain(backups).chain([self.binary()]) {
+            if remove(&path)? {
+                said.push(format!("removed {}", path.display()));
             }
         }
         Ok(said)
@@ -191,8 +229,8 @@ impl Places {
         };
         let first = entries(&self.configurations).ok()?.into_iter().find(read)?;
         let flannels = self.flannels().ok()?;
-        let own = flannels.iter().any(|(path, _)| *path == first);
-        (!own).then(|| {
+        let ours = first == self.own() || flannels.iter().any(|(path, _)| *path == first);
+        (!ours).then(|| {
             format!(
                 "{} comes before Flannel's configuration: container runtimes use that one",
                 first.display()
@@ -204,9 +242,15 @@ impl Places {
         self.binaries.join(PLUGIN)
     }
 
-    /// The configuration lists that there are, in order.
+    fn own(&self) -> PathBuf {
+        self.configurations.join(OWN)
+    }
+
+    /// The configuration lists of others that there are, in order.
     fn conflists(&self) -> Result<Vec<PathBuf>, InstallError> {
-        let list = |path: &PathBuf| path.extension().is_some_and(|e| e == "conflist");
+        let own = self.own();
+        let list =
+            |path: &PathBuf| path.extension().is_some_and(|e| e == "conflist") && *path != own;
         let all = entries(&self.configurations)?;
         Ok(all.into_iter().filter(list).collect())
     }
@@ -214,10 +258,12 @@ impl Places {
     /// Flannel's configurations, with their texts.
     fn flannels(&self) -> Result<Vec<(PathBuf, String)>, InstallError> {
         let (mut found, mut beside) = (Vec::new(), Vec::new());
+        let mut certain = true;
         for path in self.conflists()? {
             let text = match read_text(&path) {
                 Ok(text) => text,
                 Err(error) if error.is_of_no_list() => {
+                    certain = false;
                     beside.push(error.to_string());
                     continue;
                 }
@@ -226,7 +272,10 @@ impl Places {
             match conflist::is_flannel(&text) {
                 Ok(true) => found.push((path, text)),
                 Ok(false) => beside.push(format!("{} is another network's", path.display())),
-                Err(error) => beside.push(format!("{}: {error}", path.display())),
+                Err(error) => {
+                    certain = false;
+                    beside.push(format!("{}: {error}", path.display()));
+                }
             }
         }
         if !found.is_empty() {
@@ -239,6 +288,7 @@ impl Places {
         Err(InstallError::NoFlannel {
             directory: self.configurations.clone(),
             beside,
+            certain,
         })
     }
 
@@ -358,6 +408,15 @@ fn replace(
         let _ = fs::remove_file(&temporary);
         failed(path, "written")(error)
     })
+}
+
+/// Whether the file was there.
+fn remove(path: &Path) -> Result<bool, InstallError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(failed(path, "removed")(error)),
+    }
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -75,7 +75,7 @@ fn it_is_installed_once_and_taken_away_without_a_trace() {
     fs::write(&path, FLANNELS).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let before = node.files();
-    assert_eq!(node.install().unwrap().len(), 2);
+    assert_eq!(node.install().unwrap().len(), 3);
     let installed = node.files();
     let text = fs::read_to_string(&path).unwrap();
     assert!(conflist::has_plugin(&text).unwrap());
@@ -89,7 +89,7 @@ fn it_is_installed_once_and_taken_away_without_a_trace() {
 
     assert!(node.install().unwrap().is_empty());
     assert_eq!(node.files(), installed);
-    assert_eq!(node.places.uninstall().unwrap().len(), 3);
+    assert_eq!(node.places.uninstall().unwrap().len(), 4);
     assert_eq!(node.files(), before);
     assert!(node.places.uninstall().unwrap().is_empty());
 }
@@ -102,17 +102,53 @@ fn when_flannel_writes_its_file_anew_it_is_put_in_again() {
     node.install().unwrap();
     let newer = FLANNELS.replace("0.3.1", "1.0.0");
     fs::write(&path, &newer).unwrap();
-    assert_eq!(node.install().unwrap().len(), 1);
+    assert_eq!(node.install().unwrap().len(), 2);
     assert_eq!(fs::read_to_string(backup_of(&path)).unwrap(), newer);
     // Other options are no new configuration of Flannel's.
     let entry = Entry::new(PathBuf::from("/run/b.sock"), 5, OnUnreachable::Pass);
-    assert_eq!(node.places.install(&node.binary, &entry).unwrap().len(), 1);
+    assert_eq!(node.places.install(&node.binary, &entry).unwrap().len(), 2);
     assert_eq!(fs::read_to_string(backup_of(&path)).unwrap(), newer);
     // A newer plugin takes the place of the one that is there.
     fs::write(&node.binary, elf(&[1, 2, 6])).unwrap();
     assert_eq!(node.places.install(&node.binary, &entry).unwrap().len(), 1);
     node.places.uninstall().unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
+
+#[test]
+fn what_runtimes_read_first_has_the_plugin_whatever_flannel_writes() {
+    let node = node();
+    let (path, own) = (node.conf("10-flannel.conflist"), node.conf(OWN));
+    fs::write(&path, FLANNELS).unwrap();
+    node.install().unwrap();
+    let with = fs::read_to_string(&path).unwrap();
+    assert_eq!(fs::read_to_string(&own).unwrap(), with);
+    assert!(entries(&node.places.configurations).unwrap()[0] == own);
+    // It starts, and is about to write.
+    fs::write(&path, "").unwrap();
+    node.install().unwrap_err();
+    fs::write(&path, &FLANNELS[..40]).unwrap();
+    node.install().unwrap_err();
+    assert_eq!(fs::read_to_string(&own).unwrap(), with);
+    fs::write(&path, FLANNELS.replace("cbr0", "cbr1")).unwrap();
+    assert_eq!(node.places.in_its_way(), None);
+    node.install().unwrap();
+    assert_eq!(
+        fs::read_to_string(&own).unwrap(),
+        with.replace("cbr0", "cbr1")
+    );
+    // Somebody else's hand is put right.
+    fs::remove_file(&own).unwrap();
+    assert_eq!(node.install().unwrap().len(), 1);
+    // Where Flannel makes room for another network, so does the copy.
+    fs::remove_file(&path).unwrap();
+    fs::write(
+        node.conf("10-other.conflist"),
+        "{\"plugins\": [{\"type\": \"bridge\"}]}",
+    )
+    .unwrap();
+    node.install().unwrap_err();
+    assert!(!own.exists());
 }
 
 #[test]
@@ -123,10 +159,10 @@ fn what_is_no_configuration_at_all_is_in_nobody_s_way() {
     fs::create_dir(node.conf("30-directory.conflist")).unwrap();
     std::os::unix::fs::symlink("nowhere", node.conf("40-dangling.conflist")).unwrap();
     fs::write(node.conf("50-long.conflist"), vec![b' '; 2 << 20]).unwrap();
-    assert_eq!(node.install().unwrap().len(), 2);
+    assert_eq!(node.install().unwrap().len(), 3);
     assert_eq!(node.install().unwrap(), [""; 0]);
     let said = node.places.uninstall().unwrap();
-    assert_eq!(said.len(), 3, "{said:?}");
+    assert_eq!(said.len(), 4, "{said:?}");
     let text = fs::read_to_string(node.conf("10-flannel.conflist")).unwrap();
     assert_eq!(text, FLANNELS);
     assert!(!node.places.binary().exists());
@@ -190,7 +226,7 @@ fn a_link_stays_one_and_a_pipe_holds_nothing_up() {
     std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
     let pipe = node.conf("05-pipe.conflist");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(node.install().unwrap().len(), 2);
+    assert_eq!(node.install().unwrap().len(), 3);
     let is_link = |path: &Path| fs::symlink_metadata(path).unwrap().is_symlink();
     assert!(is_link(&link));
     let there = fs::read_to_string(&elsewhere).unwrap();

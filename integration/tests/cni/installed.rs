@@ -49,6 +49,7 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
     fs::create_dir(&bin).unwrap();
     fs::create_dir(&net).unwrap();
     let conflist = net.join("10-flannel.conflist");
+    let first = net.join("05-selvedge.conflist");
     let node = on.live.node(1).node.clone();
     let cni = |words: &[&str]| {
         let command = stage::selvedge(&node)?.arg("cni").args(words);
@@ -79,8 +80,11 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
     let expected = ["flannel", "selvedge-cni", "portmap"];
     for round in 0..20 {
         match round % 3 {
-            // As `cp` does.
-            0 => fs::write(&conflist, FLANNELS).unwrap(),
+            // As `cp` does. What a runtime reads first has the plugin all the while.
+            0 => {
+                fs::write(&conflist, FLANNELS).unwrap();
+                assert!(round == 0 || types(&first) == expected);
+            }
             // As k3s does.
             1 => {
                 let other = net.join("tmp");
@@ -94,7 +98,9 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
             }
         }
         wait_until("the plugin is in the list again", PATIENCE, || {
-            Ok(types(&conflist) == expected && bin.join("selvedge-cni").exists())
+            let lists = [&conflist, &first];
+            let there = lists.into_iter().all(|list| types(list) == expected);
+            Ok(there && bin.join("selvedge-cni").exists())
         })?;
     }
     assert_eq!(
@@ -109,7 +115,7 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
 
     // What stands there is what a runtime runs.
     let _daemon = on.daemon()?;
-    let list: Value = serde_json::from_slice(&fs::read(&conflist).unwrap()).unwrap();
+    let list: Value = serde_json::from_slice(&fs::read(&first).unwrap()).unwrap();
     let mut runtime = on.runtime()?;
     runtime.entry = list["plugins"][1].clone();
     let sandbox = on.sandbox("shop/web", None)?;
@@ -117,7 +123,7 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
     assert_eq!(runtime.entry["socket"], json!(socket));
 
     let gone = cni(&["uninstall"])?.run()?;
-    assert_eq!(gone.lines().count(), 3, "{gone}");
+    assert_eq!(gone.lines().count(), 4, "{gone}");
     assert!(
         [FLANNELS.to_owned(), FLANNELS.replace("0.3.1", "1.0.0")]
             .contains(&fs::read_to_string(&conflist).unwrap())
