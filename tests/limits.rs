@@ -267,6 +267,24 @@ fn values_times_named_ports_are_bounded_and_what_they_lack_is_told_shortly() {
     assert!(warnings.iter().any(|line| line == more));
 }
 
+/// A pod of one family has its ports in one.
+#[test]
+fn what_one_family_meets_is_met() {
+    let mut node = Node::new();
+    node.apply(object(&json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"},
+        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]},
+    })));
+    let labels = json!({"app": "web"});
+    let ports = json!([{"name": "http", "containerPort": 80}]);
+    node.apply(pod("web", 3, labels, ports));
+    let spec = |port: &str| json!({"podSelector": {}, "ingress": [{"ports": [{"port": port}]}]});
+    node.apply(Object::Policy(policy(spec("http"))));
+    assert_eq!(node.compiler.warnings(), [""; 0]);
+    node.apply(Object::Policy(policy(spec("https"))));
+    assert_eq!(node.compiler.warnings().len(), 1);
+}
+
 #[test]
 fn a_selector_has_so_many_values_and_one_that_has_more_selects_nobody() {
     let selector = |count: usize| {

@@ -9,10 +9,26 @@ use crate::cluster::Text;
 use crate::cluster::object::{Object, ObjectKey};
 use crate::source::{Files, Snapshot};
 
-/// Reads a file or directory; what is wrong within it is in the snapshot's problems.
+/// Reads a file or directory, or what comes in for `-`; what is wrong within it is in the snapshot's problems.
 pub(super) fn read(path: &Path) -> Result<Snapshot, Failure> {
-    let reading = Files::new(path).read(Duration::ZERO);
+    snapshot(Files::new(place(path)))
+}
+
+/// Reads it for a question: workloads stand for their pods.
+pub(super) fn read_with_workloads(path: &Path) -> Result<Snapshot, Failure> {
+    snapshot(Files::with_workloads(place(path)))
+}
+
+fn snapshot(mut files: Files) -> Result<Snapshot, Failure> {
+    let reading = files.read(Duration::ZERO);
     Ok(reading.map_err(Failure::input)?.snapshot)
+}
+
+fn place(path: &Path) -> &Path {
+    match path == "-" {
+        true => Path::new("/dev/stdin"),
+        false => path,
+    }
 }
 
 /// A name that no node has is more likely misspelt than meant.

@@ -3,25 +3,23 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Done, Failure, cluster, print, warn};
+use super::{Done, Failure, cluster, manifests, print, warn};
 use crate::cluster::object::Pod;
 use crate::cluster::parse::parse_ip;
 use crate::index::Index;
-use crate::source::Files;
 use crate::verdict::endpoint::addresses;
 use crate::verdict::{Connection, Transport, Verdict, evaluate};
 
 /// Where the cluster is written down, and how to answer.
 #[derive(Debug, Args)]
 pub(super) struct Input {
-    /// A directory (or file) of manifests instead of the live cluster, as YAML or JSON: Namespaces, Nodes, Pods,
-    /// NetworkPolicies; Deployments and other workloads stand for their pods
+    /// A directory (or file, or - for standard input) of manifests instead of the live cluster, as YAML or JSON:
+    /// Namespaces, Nodes, Pods, NetworkPolicies; Deployments and other workloads stand for their pods
     #[arg(short = 'f', long = "filename", value_name = "DIR", conflicts_with_all = ["kubeconfig", "context"])]
     files: Option<PathBuf>,
     #[command(flatten)]
@@ -126,10 +124,7 @@ impl Input {
     /// Reads the manifests, or the cluster.
     pub fn load(&self) -> Result<Asked, Failure> {
         let snapshot = match &self.files {
-            Some(path) => {
-                let reading = Files::with_workloads(path).read(Duration::ZERO);
-                reading.map_err(Failure::input)?.snapshot
-            }
+            Some(path) => manifests::read_with_workloads(path)?,
             None => self.cluster.list()?,
         };
         for problem in &snapshot.problems {

@@ -14,15 +14,15 @@ const EXAMPLES: &str = "\
 Examples:
   selvedge render ./examples --node node-a
   selvedge render ./examples --node node-a | nft -c -f -       does the kernel's own tool accept it?
-  kubectl get ns,nodes,pods,netpol -A -o yaml > cluster.yaml; selvedge render cluster.yaml --node node-a
+  kubectl get ns,nodes,pods,netpol -A -o yaml | selvedge render - --node node-a
 
-Exit codes: 0 rendered, 1 rendered with problems (on stderr; what can't be read is closed), 2 nothing to render.";
+Exit codes: 0 rendered, 1 rendered with problems (on stderr; what a policy says and can't be read closes it), 2 nothing to render.";
 
 /// Print the rules that a node would enforce as an nft script, without touching a kernel.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Render {
-    /// The directory (or file) of manifests: Namespaces, Nodes, Pods and NetworkPolicies, as YAML or JSON
+    /// The directory (or file, or - for standard input) of manifests: Namespaces, Nodes, Pods and NetworkPolicies, as YAML or JSON
     #[arg(value_name = "DIR")]
     source: PathBuf,
     /// The node's name, as in the pods' spec.nodeName

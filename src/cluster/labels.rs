@@ -50,10 +50,12 @@ impl Labels {
         if self.get(&key).is_some_and(|known| **known == *value) {
             return self.clone();
         }
-        self.iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .chain([(key.clone(), Text::from(value))])
-            .collect()
+        let all = self.iter().map(|(k, v)| (k.clone(), v.clone()));
+        let with: Self = all.chain([(key.clone(), Text::from(value))]).collect();
+        match self.are_partial() {
+            true => with.partial(),
+            false => with,
+        }
     }
 }
 

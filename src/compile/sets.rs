@@ -89,6 +89,21 @@ pub enum SetSpec {
 }
 
 impl SetSpec {
+    /// What stands for the same pods or ports in the other family; `None` where nothing does.
+    pub fn in_the_other_family(&self) -> Option<Self> {
+        let mut other = self.clone();
+        match &mut other {
+            Self::Pods { family, .. } | Self::NamedPort { family, .. } => {
+                *family = match family {
+                    IpFamily::V4 => IpFamily::V6,
+                    IpFamily::V6 => IpFamily::V4,
+                };
+                Some(other)
+            }
+            Self::Blocks { .. } | Self::Ports(_) => None,
+        }
+    }
+
     /// The selector whose members the set holds.
     pub fn selector(&self) -> Option<&Arc<PodSelector>> {
         match self {

@@ -192,6 +192,13 @@ impl State {
         };
     }
 
+    /// Who uses the set of the same named port in the other family, where pods have it there.
+    fn met_in_the_other_family(&self, spec: &SetSpec) -> Option<&BTreeSet<ChainKey>> {
+        let name = names::set(&spec.in_the_other_family()?);
+        let met = !self.unmet.sets.contains(&name);
+        self.sets.get(&name).filter(|_| met).map(|used| &used.users)
+    }
+
     /// See [`super::Compiler::owners`].
     pub fn owners(&self, name: &Name) -> BTreeSet<PolicyKey> {
         let chains = self.policies.keys();
@@ -212,7 +219,12 @@ impl State {
         let mut lines = BTreeSet::new();
         for used in used {
             visit(Visited::Warnings, used.users.len());
-            for (key, direction) in &used.users {
+            let of_other_family = self.met_in_the_other_family(&used.spec);
+            for user in &used.users {
+                if of_other_family.is_some_and(|users| users.contains(user)) {
+                    continue;
+                }
+                let (key, direction) = user;
                 let of_policy = told.entry(key).or_default();
                 *of_policy += 1;
                 if *of_policy <= limits::PROBLEMS {

@@ -301,10 +301,17 @@ impl Lowering {
         let labels = selector.match_labels.iter().flatten();
         let values = "values in its selectors";
         match self.values.take(labels.clone().count(), values) {
-            Ok(()) => good.extend(labels.map(|(key, value)| Requirement {
-                key: Text::from(key.as_str()),
-                operator: Operator::In([Text::from(value.as_str())].into()),
-            })),
+            Ok(()) => {
+                for (key, value) in labels {
+                    match valid_key(key).and_then(|()| valid_value(value)) {
+                        Ok(()) => good.push(Requirement {
+                            key: Text::from(key.as_str()),
+                            operator: Operator::In([Text::from(value.as_str())].into()),
+                        }),
+                        Err(reason) => failures.push((".matchLabels".to_owned(), reason)),
+                    }
+                }
+            }
             Err(reason) => failures.push((".matchLabels".to_owned(), reason)),
         }
         for (n, expression) in selector.match_expressions.iter().flatten().enumerate() {
@@ -327,6 +334,8 @@ impl Lowering {
         (good, failures)
     }
 
+    /// The block; `None` where it can't be read, or where something is excepted that isn't in it: what was meant then can't be
+    /// told.
     fn block(&mut self, at: &str, block: &api::IPBlock) -> Option<IpBlock> {
         let except = block.except.as_deref().unwrap_or_default();
         let count = 1 + except.len();
@@ -338,7 +347,18 @@ impl Lowering {
         let except: Vec<Option<IpNetwork>> = except
             .iter()
             .enumerate()
-            .map(|(n, text)| self.cidr(&format!("{at}.except[{n}]"), text))
+            .map(|(n, text)| {
+                let at = format!("{at}.except[{n}]");
+                let except = self.cidr(&at, text)?;
+                match net.is_none_or(|net| is_within(except, net)) {
+                    true => Some(except),
+                    false => {
+                        let reason = format!("{text:?} is no part of {}", block.cidr);
+                        self.problem(at, format!("{reason}; this peer matches nothing"));
+                        None
+                    }
+                }
+            })
             .collect();
         let mut except: Vec<IpNetwork> = except.into_iter().collect::<Option<_>>()?;
         except.sort_unstable();
@@ -414,8 +434,53 @@ fn named(name: &str) -> Result<PortMatch, String> {
     }
 }
 
+/// Whether a block is a part of another, and not all of it.
+fn is_within(part: IpNetwork, whole: IpNetwork) -> bool {
+    part.prefix() > whole.prefix() && whole.contains(part.network())
+}
+
+/// Whether a label can have that key: `name` or `prefix/name`.
+fn valid_key(key: &str) -> Result<(), String> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let domain = |prefix: &str| {
+        let part = |part: &str| {
+            let small = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            let inner = |b: u8| small(b) || b == b'-';
+            part.bytes().all(inner) && part.starts_with(|c: char| c != '-') && !part.ends_with('-')
+        };
+        prefix.len() <= 253 && prefix.split('.').all(part)
+    };
+    match !name.is_empty() && is_label_text(name) && prefix.is_none_or(domain) {
+        true => Ok(()),
+        false => Err(format!("{key:?} can't be a label's key")),
+    }
+}
+
+/// Whether a label can have that value.
+fn valid_value(value: &str) -> Result<(), String> {
+    match is_label_text(value) {
+        true => Ok(()),
+        false => Err(format!("{value:?} can't be a label's value")),
+    }
+}
+
+/// At most 63 letters, digits, dashes, underscores and dots, the first and the last of them a letter or digit.
+fn is_label_text(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let end = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63 && bytes.iter().copied().all(inner) && end(bytes.first()) && end(bytes.last())
+}
+
+/// What an expression asks of its key. A key or value that no label can have is refused, as the API does: it would be met
+/// by nobody, or by everybody.
 fn operator(expression: &meta::LabelSelectorRequirement) -> Result<Operator, String> {
+    valid_key(&expression.key)?;
     let values = expression.values.iter().flatten();
+    values.clone().try_for_each(|value| valid_value(value))?;
     let values: BTreeSet<Text> = values.map(|value| Text::from(value.as_str())).collect();
     let operator = expression.operator.as_str();
     match (operator, values.is_empty()) {

@@ -17,7 +17,7 @@ use crate::cluster::labels::Labels;
 use crate::cluster::object::{Addresses, Namespace, Node, Object, ObjectKind, Pod};
 use crate::cluster::parse::{parse_cidr, parse_ip};
 use crate::cluster::port::{NamedPort, Protocol};
-use crate::policy::{Problem, Problems};
+use crate::policy::{Policy, Problem, Problems};
 
 /// The annotation that holds the UID of a static pod, in the API's image of it.
 pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
@@ -29,6 +29,8 @@ pub struct Decoded {
     pub object: Object,
     /// What could not be read and was left out.
     pub problems: Vec<Problem>,
+    /// Whether that may change whom it concerns: labels are among it.
+    pub partial: bool,
 }
 
 /// An object of a kind that matters, of which too little could be read.
@@ -53,15 +55,16 @@ pub struct Item {
 }
 
 /// The objects of a document: itself, or the items of a `List`, `PodList` and so on, also nested. What is no object
-/// of a kind that matters, or no Kubernetes object at all, is not in the answer.
+/// of a kind that matters, or no Kubernetes object at all, is not in the answer. What is meant as one and has no kind, or
+/// one that there isn't, is an error.
 pub fn objects(document: &Value) -> Vec<Item> {
     leaves(document).iter().filter_map(item).collect()
 }
 
-/// One object of a document, of any kind.
+/// One object of a document, of any kind; without one where it is meant as an object and has none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaf<'a> {
-    pub kind: &'a str,
+    pub kind: Option<&'a str>,
     pub api_version: Option<&'a str>,
     /// Its index, where the document is a list.
     pub index: Option<usize>,
@@ -89,10 +92,30 @@ fn collect<'a>(
     leaves: &mut Vec<Leaf<'a>>,
 ) {
     let own = |key| value.get(key).and_then(Value::as_str);
+    let api_version = own("apiVersion").or(inherited.api_version);
     let Some(kind) = own("kind").or(inherited.kind) else {
+        match value {
+            // Objects that nobody made a List of. Other lists, such as patches, are none.
+            Value::Array(values) if values.iter().any(|item| item.get("apiVersion").is_some()) => {
+                leaves.push(Leaf {
+                    kind: None,
+                    api_version,
+                    index,
+                    value,
+                });
+            }
+            _ if api_version.is_some() || index.is_some() => {
+                leaves.push(Leaf {
+                    kind: None,
+                    api_version,
+                    index,
+                    value,
+                });
+            }
+            _ => {}
+        }
         return;
     };
-    let api_version = own("apiVersion").or(inherited.api_version);
     if let (Some(of), Some(Value::Array(values))) = (kind.strip_suffix("List"), value.get("items"))
     {
         let inherited = Inherited {
@@ -106,7 +129,7 @@ fn collect<'a>(
         return;
     }
     leaves.push(Leaf {
-        kind,
+        kind: Some(kind),
         api_version,
         index,
         value,
@@ -114,22 +137,104 @@ fn collect<'a>(
 }
 
 fn item(leaf: &Leaf<'_>) -> Option<Item> {
+    let undecodable = |kind, problem| {
+        Err(Undecodable {
+            kind,
+            name: described(leaf.value),
+            problem,
+        })
+    };
     let kind = ObjectKind::ALL
         .into_iter()
-        .find(|kind| kind.name() == leaf.kind)?;
-    let result = match concerns(kind, leaf.api_version) {
-        Ok(true) => decode(kind, leaf.value),
-        Ok(false) => return None,
-        Err(reason) => Err(Undecodable {
-            kind: kind.name(),
-            name: described(leaf.value),
-            problem: problem("apiVersion", reason),
-        }),
+        .find(|kind| Some(kind.name()) == leaf.kind);
+    let result = match kind {
+        None => undecodable("object", unknown_kind(leaf)?),
+        Some(kind) => match concerns(kind, leaf.api_version) {
+            Ok(true) => decode(kind, leaf.value),
+            Ok(false) => return None,
+            Err(reason) => {
+                let problem = problem("apiVersion", reason);
+                match decode(kind, leaf.value) {
+                    Ok(Decoded {
+                        object: Object::Policy(policy),
+                        ..
+                    }) => Ok(closed(&policy, problem)),
+                    _ => undecodable(kind.name(), problem),
+                }
+            }
+        },
     };
     Some(Item {
         index: leaf.index,
         result,
     })
+}
+
+/// A policy of which it can't be said what it means: the pods that it selects are isolated, and allowed nothing.
+fn closed(policy: &Policy, problem: Problem) -> Decoded {
+    let reason = problem.reason;
+    let said = Problem {
+        reason: format!(
+            "{reason}; the pods that it selects are isolated and allowed nothing by this policy"
+        ),
+        ..problem
+    };
+    let object = Object::Policy(Arc::new(Policy {
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        problems: vec![said],
+        ..policy.clone()
+    }));
+    Decoded {
+        object,
+        problems: Vec::new(),
+        partial: false,
+    }
+}
+
+/// The kinds of networking.k8s.io beside NetworkPolicy.
+const NETWORKING: [&str; 5] = [
+    "Ingress",
+    "IngressClass",
+    "IPAddress",
+    "ServiceCIDR",
+    "ClusterCIDR",
+];
+
+/// What is wrong with an object of none of the kinds that matter, if it may be meant as one; `None` for what is truly
+/// another's.
+fn unknown_kind(leaf: &Leaf<'_>) -> Option<Problem> {
+    let Some(kind) = leaf.kind else {
+        let reason = match leaf.value {
+            Value::Object(_) => return Some(problem("kind", "missing")),
+            Value::Array(_) => "a list of objects must be the items of a List",
+            _ => "it is no object",
+        };
+        return Some(problem("document", reason));
+    };
+    let of = kind.strip_suffix("List");
+    let of_ours = |name: &str| {
+        let mut all = ObjectKind::ALL.into_iter();
+        all.any(|kind| kind.name().eq_ignore_ascii_case(name))
+    };
+    // Lists that have items are not here.
+    if of.is_some_and(|of| of.is_empty() || of_ours(of)) {
+        let items = leaf.value.get("items");
+        let reason = match items {
+            Some(Value::Null) => return None,
+            Some(_) => "it must be a list",
+            None => "missing",
+        };
+        return Some(problem("items", reason));
+    }
+    let group = leaf.api_version?.split_once('/').map(|(group, _)| group);
+    let wrong = match group {
+        Some("networking.k8s.io") => !NETWORKING.contains(&of.unwrap_or(kind)),
+        None => of_ours(kind),
+        Some(_) => false,
+    };
+    let api_version = leaf.api_version.unwrap_or_default();
+    wrong.then(|| problem("kind", format!("{api_version} has no {kind:?}")))
 }
 
 /// Whether an object of this kind and API version is the one that is meant: other groups have kinds of the same
@@ -158,15 +263,25 @@ fn concerns(kind: ObjectKind, api_version: Option<&str>) -> Result<bool, String>
 /// When not even its name can be read.
 pub(super) fn decode(kind: ObjectKind, value: &Value) -> Result<Decoded, Undecodable> {
     let mut problems = Problems::default();
+    let mut partial = false;
     let meta = metadata(kind, value, &mut problems).map_err(|problem| Undecodable {
         kind: kind.name(),
         name: described(value),
         problem,
     })?;
     let object = match kind {
-        ObjectKind::Pod => Object::Pod(pod(value, meta, &mut problems)),
+        ObjectKind::Pod => {
+            let labels;
+            (labels, partial) = self::labels(value, &mut problems);
+            Object::Pod(pod(value, meta, labels, &mut problems))
+        }
         ObjectKind::Namespace => {
-            let labels = labels(value, &mut problems);
+            let mut labels;
+            (labels, partial) = self::labels(value, &mut problems);
+            if partial {
+                // None can be said to be absent, which would let its pods in.
+                labels = labels.partial();
+            }
             let deleted = at(value, "metadata", "deletionTimestamp");
             Object::Namespace(Namespace {
                 terminating: deleted.is_some_and(|time| !time.is_null()),
@@ -184,6 +299,7 @@ pub(super) fn decode(kind: ObjectKind, value: &Value) -> Result<Decoded, Undecod
     Ok(Decoded {
         object,
         problems: problems.into_vec(),
+        partial,
     })
 }
 
@@ -195,8 +311,11 @@ struct Metadata {
 
 fn metadata(kind: ObjectKind, value: &Value, problems: &mut Problems) -> Result<Metadata, Problem> {
     let location = "metadata.name";
-    let name = match at(value, "metadata", "name") {
-        None | Some(Value::Null) => return Err(problem(location, "missing")),
+    // As `kubectl create` takes it: the name will be longer.
+    let generated = || at(value, "metadata", "generateName").filter(|name| name.is_string());
+    let given = at(value, "metadata", "name").filter(|name| !name.is_null());
+    let name = match given.or_else(generated) {
+        None => return Err(problem(location, "missing")),
         Some(name) => scalar(name, location, problems)
             .ok_or_else(|| problem(location, "it must be a string"))?,
     };
@@ -236,7 +355,7 @@ fn described(value: &Value) -> String {
     }
 }
 
-fn pod(value: &Value, meta: Metadata, problems: &mut Problems) -> Pod {
+fn pod(value: &Value, meta: Metadata, labels: Labels, problems: &mut Problems) -> Pod {
     let phase = at(value, "status", "phase").and_then(Value::as_str);
     let node = at(value, "spec", "nodeName")
         .and_then(Value::as_str)
@@ -263,7 +382,7 @@ fn pod(value: &Value, meta: Metadata, problems: &mut Problems) -> Pod {
         node: node.map(Text::from),
         host_network,
         finished: matches!(phase, Some("Succeeded" | "Failed")),
-        labels: labels(value, problems),
+        labels,
         addresses: pod_addresses(value, problems),
         ports: named_ports(value, problems),
     }
@@ -294,14 +413,21 @@ fn pod_addresses(value: &Value, problems: &mut Problems) -> Addresses {
         Err(error) => problems.push(problem(location, error.to_string())),
     };
     for (n, entry) in list(value, "status", "podIPs").iter().enumerate() {
-        if let Some(text) = entry.get("ip").and_then(Value::as_str) {
-            read(text, &format!("status.podIPs[{n}].ip"));
-        }
+        let text = entry.get("ip").and_then(Value::as_str);
+        read(text.unwrap_or_default(), &format!("status.podIPs[{n}].ip"));
     }
-    let single = at(value, "status", "podIP").and_then(Value::as_str);
-    if let Some(text) = single.filter(|text| !text.is_empty()) {
+    match at(value, "status", "podIP") {
+        None | Some(Value::Null) => {}
         // A repetition of podIPs[0] where both are there: the first of a family counts.
-        read(text, "status.podIP");
+        Some(Value::String(text)) if !text.is_empty() => read(text, "status.podIP"),
+        Some(Value::String(_)) => {}
+        Some(_) => read("", "status.podIP"),
+    }
+    if let Some(other) =
+        at(value, "status", "podIPs").filter(|all| !(all.is_array() || all.is_null()))
+    {
+        let reason = format!("{other} is no list of addresses; left out");
+        problems.push(problem("status.podIPs", reason));
     }
     addresses.into_iter().collect()
 }
@@ -398,23 +524,26 @@ fn node(value: &Value, meta: Metadata, problems: &mut Problems) -> Node {
     }
 }
 
-fn labels(value: &Value, problems: &mut Problems) -> Labels {
+/// The labels that can be read, and whether there are others.
+fn labels(value: &Value, problems: &mut Problems) -> (Labels, bool) {
     match at(value, "metadata", "labels") {
-        None | Some(Value::Null) => Labels::default(),
-        Some(Value::Object(labels)) => labels
-            .iter()
-            .filter_map(|(key, value)| {
+        None | Some(Value::Null) => (Labels::default(), false),
+        Some(Value::Object(labels)) => {
+            let read = labels.iter().filter_map(|(key, value)| {
                 // Go's decoder reads null as the empty string.
                 let value = match value {
                     Value::Null => String::new(),
                     value => scalar(value, &format!("metadata.labels.{key}"), problems)?,
                 };
                 Some((Text::from(key.as_str()), Text::from(value.as_str())))
-            })
-            .collect(),
+            });
+            let read: Labels = read.collect();
+            let partial = read.iter().count() < labels.len();
+            (read, partial)
+        }
         Some(_) => {
             problems.push(problem("metadata.labels", "it must be a map; left out"));
-            Labels::default()
+            (Labels::default(), true)
         }
     }
 }

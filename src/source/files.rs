@@ -288,7 +288,13 @@ impl FileState {
             for item in decode::objects(&document.value) {
                 let origin = origin(document.line, item.index);
                 match item.result {
-                    Ok(decoded) => self.accept(decoded, origin),
+                    Ok(decoded) => {
+                        complete &= !decoded.partial;
+                        let key = decoded.object.key();
+                        let known = |(object, _): &(Object, _)| object.key() == key;
+                        let keep = !(decoded.partial && before.iter().any(known));
+                        self.accept(decoded, origin, keep);
+                    }
                     Err(undecodable) => {
                         complete = false;
                         self.problems.push(SourceProblem::new(origin, undecodable));
@@ -310,7 +316,8 @@ impl FileState {
         }
     }
 
-    fn accept(&mut self, decoded: decode::Decoded, origin: Origin) {
+    /// Takes in what could be read of an object; of one that is known from before, and is read in part, its problems alone.
+    fn accept(&mut self, decoded: decode::Decoded, origin: Origin, keep: bool) {
         let key = decoded.object.key();
         let own: &[crate::policy::Problem] = match &decoded.object {
             Object::Policy(policy) => &policy.problems,
@@ -320,7 +327,9 @@ impl FileState {
             self.problems
                 .push(SourceProblem::new(&origin, format!("{key}: {problem}")));
         }
-        self.objects.push((decoded.object, origin));
+        if keep {
+            self.objects.push((decoded.object, origin));
+        }
     }
 
     /// Keeps of the earlier objects those that the file does not give now.

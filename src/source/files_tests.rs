@@ -228,6 +228,32 @@ fn a_file_that_breaks_keeps_its_objects_in_force() {
     assert!(fixture.read().is_empty());
 }
 
+/// Whom it concerns would be another.
+#[test]
+fn an_object_whose_labels_break_stays_as_it_was() {
+    let mut fixture = Fixture::new();
+    let labelled = |labels: &str| {
+        pod("a").replace("shop}", &format!("shop, labels: {labels}}}")) + "---\n" + &pod("b")
+    };
+    fixture.write("p.yaml", labelled("{app: web}"));
+    let before = fixture.read();
+    assert!(!before.unread);
+    for broken in ["[web]", "app=web", "{app: [web]}"] {
+        fixture.write("p.yaml", labelled(broken));
+        let after = fixture.read();
+        assert!(after.unread && diff(&before, &after).is_empty(), "{broken}");
+        let all = problems(&after).join("\n");
+        assert!(all.contains("Pod shop/a: metadata.labels"), "{all}");
+        assert!(all.contains("stay in force"), "{all}");
+    }
+    fixture.write("p.yaml", labelled("{app: db}"));
+    assert_eq!(diff(&before, &fixture.read()).len(), 1);
+    // One that nobody knew is there all the same.
+    fixture.write("q.yaml", pod("c").replace("shop}", "shop, labels: [web]}"));
+    let after = fixture.read();
+    assert!(after.unread && own_keys(&after).contains(&"Pod shop/c".to_owned()));
+}
+
 #[test]
 fn a_file_that_breaks_and_is_deleted_is_gone() {
     let mut fixture = Fixture::new();

@@ -184,6 +184,24 @@ fn a_selector_that_can_t_be_read_selects_all_it_may_mean_and_allows_nothing() {
             false,
         ),
         (json!({"matchlabels": {"app": "other"}}), true, true),
+        // No label can have such a key or value, so none was meant.
+        (json!({"matchLabels": {"app": "other "}}), true, true),
+        (json!({"matchLabels": {"a pp": "other"}}), true, true),
+        (
+            json!({"matchLabels": {"version": "1"}, "matchExpressions": [{"key": "app", "operator": "In", "values": ["a b"]}]}),
+            false,
+            true,
+        ),
+        (
+            json!({"matchExpressions": [{"operator": "In", "values": ["other"]}]}),
+            true,
+            true,
+        ),
+        (
+            json!({"matchExpressions": [{"key": "a/b/c", "operator": "Exists"}]}),
+            true,
+            true,
+        ),
         (json!("app=other"), true, true),
         (json!(["app"]), true, true),
     ] {
@@ -202,6 +220,33 @@ fn a_selector_that_can_t_be_read_selects_all_it_may_mean_and_allows_nothing() {
                 .location
                 .starts_with("spec.podSelector")
         );
+    }
+}
+
+#[test]
+fn what_is_excepted_and_not_in_the_block_closes_it() {
+    for (cidr, except, whole) in [
+        ("10.0.0.0/8", "110.244.1.3/32", false),
+        ("10.0.0.0/8", "10.0.0.0/8", false),
+        ("10.1.0.0/16", "10.0.0.0/8", false),
+        ("0.0.0.0/0", "fd00::/8", false),
+        ("::/0", "10.0.0.0/8", false),
+        ("10.0.0.9/8", "10.244.1.3/32", true),
+        ("0.0.0.0/0", "128.0.0.0/1", true),
+    ] {
+        let block = json!({"cidr": cidr, "except": [except]});
+        let salvaged = policy(json!({
+            "podSelector": {},
+            "ingress": [{"from": [{"ipBlock": block}, {"podSelector": {}}]}],
+        }));
+        let peers = match &salvaged.ingress.as_ref().unwrap()[0].peers {
+            Peers::Of(peers) => peers.len(),
+            Peers::Any => 99,
+        };
+        assert_eq!(peers, if whole { 2 } else { 1 }, "{block}");
+        let place = "spec.ingress[0].from[0].ipBlock.except[0]";
+        let expected: &[&str] = if whole { &[] } else { &[place] };
+        assert_eq!(locations(&salvaged), expected);
     }
 }
 

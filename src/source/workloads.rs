@@ -63,7 +63,7 @@ pub fn find(document: &Value) -> Vec<Found> {
         };
         let (kind, _) = KINDS
             .into_iter()
-            .find(|(kind, groups)| *kind == leaf.kind && groups.contains(&group))?;
+            .find(|(kind, groups)| Some(*kind) == leaf.kind && groups.contains(&group))?;
         Some(read(kind, leaf.value, leaf.index))
     });
     found.collect()
