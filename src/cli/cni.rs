@@ -20,6 +20,7 @@ Examples:
   selvedge cni install                                beside Flannel as its own manifest installs it
   selvedge cni install --watch                        and again whenever Flannel writes its configuration anew
   selvedge cni install --bin-dir /var/lib/rancher/k3s/data/cni --conf-dir /var/lib/rancher/k3s/agent/etc/cni/net.d
+  selvedge cni status                                 whether the node's pods start by it
   selvedge cni uninstall
 
 The daemon hears the plugin with `selvedge run --cni-socket /run/selvedge/cni.sock`.";
@@ -35,6 +36,7 @@ pub(super) struct Cni {
 #[derive(Debug, Subcommand)]
 enum Command {
     Install(Install),
+    Status(Status),
     Uninstall(Uninstall),
 }
 
@@ -93,6 +95,15 @@ enum Otherwise {
     Pass,
 }
 
+/// Say whether the node's pods start by the plugin: whether it is in the configuration that container runtimes read first.
+///
+/// Exit codes: 0 they do, 1 they don't.
+#[derive(Debug, Args)]
+struct Status {
+    #[command(flatten)]
+    directories: Directories,
+}
+
 /// Take the plugin out of Flannel's configuration, then its binary away. An `install --watch` must be stopped first.
 #[derive(Debug, Args)]
 struct Uninstall {
@@ -104,6 +115,16 @@ impl Cni {
     pub(super) fn execute(self) -> Result<Done, Failure> {
         match self.command {
             Command::Install(install) => install.execute(),
+            Command::Status(status) => match status.directories.places().in_use() {
+                Ok(path) => print(&format!(
+                    "pods start by {PLUGIN}: {} has it\n",
+                    path.display()
+                )),
+                Err(reason) => {
+                    print(&format!("pods don't start by {PLUGIN}: {reason}\n"))?;
+                    Ok(Done::Findings)
+                }
+            },
             Command::Uninstall(uninstall) => {
                 let places = uninstall.directories.places();
                 let said = places.uninstall().map_err(Failure::input)?;

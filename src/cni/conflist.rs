@@ -98,6 +98,16 @@ pub fn is_flannel(text: &str) -> Result<bool, ConflistError> {
     Ok(places(text)?.iter().any(|place| place.kind == FLANNEL))
 }
 
+/// Whether the text is a configuration of Multus's, which hands pods on to other networks.
+pub fn is_multus(text: &str) -> bool {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let types = value.get("plugins").and_then(Value::as_array);
+    let types = types.into_iter().flatten().chain([&value]);
+    types
+        .filter_map(|plugin| plugin.get("type")?.as_str())
+        .any(|kind| kind == "multus" || kind == "multus-shim")
+}
+
 /// Whether our plugin is in it.
 ///
 /// # Errors

@@ -221,13 +221,48 @@ impl Places {
         Ok(said)
     }
 
+    /// Whether pods start by the plugin: the configuration with it that runtimes read first.
+    ///
+    /// # Errors
+    /// Why not, in a line.
+    pub fn in_use(&self) -> Result<PathBuf, String> {
+        let readable = |error: InstallError| error.to_string();
+        let files = entries(&self.configurations).map_err(readable)?;
+        let mut read = files.into_iter().filter(|path| is_read(path));
+        let mut first = read.next().ok_or_else(|| {
+            format!(
+                "there is no configuration in {}",
+                self.configurations.display()
+            )
+        })?;
+        let text = read_text(&first).map_err(readable)?;
+        if conflist::is_multus(&text) {
+            // It hands pods on to the network that comes next, or to one that it names, most likely that.
+            first = read.next().ok_or_else(|| {
+                format!(
+                    "{} is Multus's, and there is no other configuration",
+                    first.display()
+                )
+            })?;
+        }
+        let text = read_text(&first).map_err(readable)?;
+        let there = conflist::has_plugin(&text);
+        if !there.map_err(|error| format!("{}: {error}", first.display()))? {
+            return Err(format!(
+                "{} is read first, and {PLUGIN} is not in it",
+                first.display()
+            ));
+        }
+        match self.binary().is_file() {
+            true => Ok(first),
+            false => Err(format!("there is no {}", self.binary().display())),
+        }
+    }
+
     /// What a runtime reads before any configuration of Flannel's, so that the plugin is never run.
     pub fn in_its_way(&self) -> Option<String> {
-        let read = |path: &PathBuf| {
-            let extension = path.extension().and_then(|e| e.to_str());
-            matches!(extension, Some("conf" | "conflist" | "json"))
-        };
-        let first = entries(&self.configurations).ok()?.into_iter().find(read)?;
+        let all = entries(&self.configurations).ok()?;
+        let first = all.into_iter().find(|path| is_read(path))?;
         let flannels = self.flannels().ok()?;
         let ours = first == self.own() || flannels.iter().any(|(path, _)| *path == first);
         (!ours).then(|| {
@@ -408,6 +443,12 @@ fn replace(
         let _ = fs::remove_file(&temporary);
         failed(path, "written")(error)
     })
+}
+
+/// Whether runtimes take the file for a configuration.
+fn is_read(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str());
+    matches!(extension, Some("conf" | "conflist" | "json"))
 }
 
 /// Whether the file was there.

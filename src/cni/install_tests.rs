@@ -140,6 +140,7 @@ fn what_runtimes_read_first_has_the_plugin_whatever_flannel_writes() {
     // Somebody else's hand is put right.
     fs::remove_file(&own).unwrap();
     assert_eq!(node.install().unwrap().len(), 1);
+    assert_eq!(node.places.in_use(), Ok(own.clone()));
     // Where Flannel makes room for another network, so does the copy.
     fs::remove_file(&path).unwrap();
     fs::write(
@@ -149,6 +150,30 @@ fn what_runtimes_read_first_has_the_plugin_whatever_flannel_writes() {
     .unwrap();
     node.install().unwrap_err();
     assert!(!own.exists());
+    assert!(node.places.in_use().unwrap_err().contains("10-other"));
+}
+
+#[test]
+fn pods_start_by_it_where_it_is_in_what_is_read_first() {
+    let node = node();
+    let not = |part: &str| {
+        let reason = node.places.in_use().unwrap_err();
+        assert!(reason.contains(part), "{reason}");
+    };
+    not("there is no configuration in");
+    fs::write(node.conf("10-flannel.conflist"), FLANNELS).unwrap();
+    not("10-flannel.conflist is read first, and selvedge-cni is not in it");
+    node.install().unwrap();
+    assert_eq!(node.places.in_use(), Ok(node.conf(OWN)));
+    fs::write(node.conf("00-multus.conf"), "{\"type\": \"multus\"}").unwrap();
+    assert_eq!(node.places.in_use(), Ok(node.conf(OWN)));
+    fs::write(node.conf("00-another.conf"), "{\"type\": \"bridge\"}").unwrap();
+    not("00-another.conf is read first");
+    fs::write(node.conf("00-another.conf"), "{").unwrap();
+    not("00-another.conf: it is no CNI configuration list");
+    fs::remove_file(node.conf("00-another.conf")).unwrap();
+    fs::remove_file(node.places.binary()).unwrap();
+    not("there is no ");
 }
 
 #[test]

@@ -122,6 +122,13 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
     runtime.add(&sandbox)?;
     assert_eq!(runtime.entry["socket"], json!(socket));
 
+    let status = || cni(&["status"])?.output();
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let up = status()?;
+    assert!(
+        up.status.success() && said(&up).starts_with("pods start by"),
+        "{up:?}"
+    );
     let gone = cni(&["uninstall"])?.run()?;
     assert_eq!(gone.lines().count(), 4, "{gone}");
     assert!(
@@ -130,6 +137,9 @@ fn flannel_s_configuration_keeps_the_plugin() -> Result<(), Error> {
     );
     assert_eq!(fs::read_dir(&bin).unwrap().count(), 0);
     assert_eq!(fs::read_dir(&net).unwrap().count(), 1);
+    let down = status()?;
+    assert_eq!(down.status.code(), Some(1));
+    assert!(said(&down).contains("is read first, and selvedge-cni is not in it"));
     let again = cni(&["uninstall"])?.run()?;
     assert!(again.starts_with("nothing to remove"), "{again}");
     Ok(())
