@@ -18,6 +18,7 @@ use selvedge_nft::{Committed, DataplaneError};
 
 use super::exposition;
 use super::figures::{CniCommand, CniOutcome, Counts, ErrorKind, Held};
+use super::health::{Condition, Report, Standing};
 use super::process::Process;
 use crate::cluster::object::ObjectKind;
 
@@ -32,6 +33,10 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 fn error_label(kind: ErrorKind) -> Label {
     [("kind", kind.name())]
+}
+
+fn condition_label(condition: Condition) -> Label {
+    [("condition", condition.name())]
 }
 
 /// The label `kind` of what is said about a kind of object: the API's own word.
@@ -77,10 +82,11 @@ pub struct Metrics {
     last_commit: Seconds,
     errors: Family<Label, Counter>,
     source_synced: Gauge,
-    last_api_contact: Seconds,
+    last_api_contact: Family<Label, Seconds>,
     watch_restarts: Family<Label, Counter>,
     relists: Family<Label, Counter>,
     ready: Gauge,
+    unmet_conditions: Family<Label, Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -217,12 +223,18 @@ impl Metrics {
                 "source_synced",
                 "Whether all objects have been read once (1) or not yet (0)",
             ),
-            last_api_contact: put_seconds(
-                ours,
-                "last_api_contact_timestamp",
-                "When the API server last said anything, since the epoch; 0 for never",
-                Gauge::default(),
-            ),
+            last_api_contact: {
+                let family = Family::default();
+                for kind in ObjectKind::ALL {
+                    drop(family.get_or_create(&object_label(kind)));
+                }
+                put_seconds(
+                    ours,
+                    "last_api_contact_timestamp",
+                    "When the API server last said anything of a kind of object, since the epoch; 0 for never",
+                    family,
+                )
+            },
             watch_restarts: put_each(
                 ours,
                 "watch_restarts",
@@ -236,6 +248,12 @@ impl Metrics {
                 ObjectKind::ALL.map(object_label),
             ),
             ready: put(ours, "ready", "Whether /readyz says ok (1) or not (0)"),
+            unmet_conditions: put_each(
+                ours,
+                "unmet_conditions",
+                "Whether a condition that /readyz?verbose lists is not met (1) or is (0)",
+                Condition::ALL.map(condition_label),
+            ),
             registry,
         }
     }
@@ -326,9 +344,10 @@ impl Metrics {
         self.source_synced.set(i64::from(synced));
     }
 
-    /// Takes note that the API server has said something just now.
-    pub fn api_contact(&self) {
-        self.last_api_contact.set(unix_time());
+    /// Takes note that the API server has said something of a kind just now.
+    pub fn api_contact(&self, kind: ObjectKind) {
+        let contact = self.last_api_contact.get_or_create(&object_label(kind));
+        contact.set(unix_time());
     }
 
     /// Counts a watch that was opened anew where the last one ended.
@@ -342,8 +361,14 @@ impl Metrics {
     }
 
     /// All of it, in the format OpenMetrics 1.0.
-    pub(super) fn text(&self, ready: bool) -> Result<String, fmt::Error> {
-        self.ready.set(i64::from(ready));
+    pub(super) fn text(&self, report: &Report) -> Result<String, fmt::Error> {
+        self.ready.set(i64::from(report.ready()));
+        for (condition, standing, _) in &report.conditions {
+            let unmet = self
+                .unmet_conditions
+                .get_or_create(&condition_label(*condition));
+            unmet.set(i64::from(*standing != Standing::Met));
+        }
         exposition::open_metrics(&self.registry)
     }
 }

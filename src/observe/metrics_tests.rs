@@ -61,8 +61,8 @@ fn tell_all(metrics: &Metrics) {
         metrics.error(kind);
     }
     metrics.source_synced(true);
-    metrics.api_contact();
     for kind in ObjectKind::ALL {
+        metrics.api_contact(kind);
         metrics.watch_restarted(kind);
         metrics.relisted(kind);
     }
@@ -91,7 +91,10 @@ fn everything_is_there_from_the_start_and_sound() {
         ("selvedge_watch_restarts_total", "kind=NetworkPolicy"),
         ("selvedge_relists_total", "kind=Pod"),
         ("selvedge_last_commit_timestamp_seconds", ""),
-        ("selvedge_last_api_contact_timestamp_seconds", ""),
+        (
+            "selvedge_last_api_contact_timestamp_seconds",
+            "kind=NetworkPolicy",
+        ),
         ("selvedge_source_synced", ""),
         ("selvedge_ready", ""),
     ] {
@@ -148,11 +151,11 @@ fn what_is_told_is_exposed() {
     ] {
         assert_eq!(exposed.value(name, label), value, "{name} {label}");
     }
-    for name in [
-        "selvedge_last_commit_timestamp_seconds",
-        "selvedge_last_api_contact_timestamp_seconds",
+    for (name, label) in [
+        ("selvedge_last_commit_timestamp_seconds", ""),
+        ("selvedge_last_api_contact_timestamp_seconds", "kind=Pod"),
     ] {
-        let at = exposed.value(name, "");
+        let at = exposed.value(name, label);
         assert!(at >= before && at <= unix_time(), "{name} {at}");
     }
 }
@@ -178,6 +181,7 @@ fn no_series_comes_with_use() {
     let names: Vec<&str> = labels.keys().map(String::as_str).collect();
     let known = [
         "command",
+        "condition",
         "direction",
         "kind",
         "le",
@@ -194,12 +198,21 @@ fn no_series_comes_with_use() {
 fn readiness_is_as_of_now() {
     let observer = Observer::new();
     let ready = || exposed(&observer).value("selvedge_ready", "");
+    let unmet = |condition: Condition| {
+        let label = format!("condition={condition}");
+        exposed(&observer).value("selvedge_unmet_conditions", &label)
+    };
     observer.in_force();
     assert_eq!(ready(), 0.0);
     observer.health.set(Condition::BridgeNetfilter, []);
     observer.health.set(Condition::KubeProxy, []);
     observer.health.set(Condition::NewPods, []);
     assert_eq!(ready(), 1.0);
+    assert_eq!(
+        (unmet(Condition::Commit), unmet(Condition::Source)),
+        (0.0, 1.0)
+    );
     observer.not_in_force("no buffer space");
     assert_eq!(ready(), 0.0);
+    assert_eq!(unmet(Condition::Commit), 1.0);
 }

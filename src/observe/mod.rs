@@ -71,6 +71,6 @@ impl Observer {
     /// # Errors
     /// [`fmt::Error`] should a metric not be able to write itself.
     pub fn open_metrics(&self) -> Result<String, fmt::Error> {
-        self.metrics.text(self.health.report().ready())
+        self.metrics.text(&self.health.report())
     }
 }

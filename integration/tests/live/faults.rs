@@ -3,13 +3,15 @@
 //! fresh compile of the API's objects gives.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvedge_lab::api::{Chaos, Cut, Endpoint, Gone, Reply, Which};
 use selvedge_lab::stage::live::Live;
 use selvedge_lab::{Connects, Daemon, Error, Pod, Protocol, TcpFlow, wait_until};
 
-use super::{PATIENCE, PORT, ask, db_accepts, from, reaches};
+use serde_json::json;
+
+use super::{PATIENCE, PORT, Shop, ask, db_accepts, from, reaches};
 
 /// Faults during churn.
 const FAULTS: u64 = 100;
@@ -270,4 +272,28 @@ fn a_hundred_faults_and_restarts_during_churn_change_nothing() -> Result<(), Err
         "{FAULTS} faults, {restarts} restarts, seed {seed:#x}"
     ))?;
     Ok(())
+}
+
+/// One that has lost its power closes nothing and refuses nothing. The daemon's own patience with silence is two minutes.
+#[test]
+fn a_server_that_acknowledges_nothing_any_more_is_given_up_soon() -> Result<(), Error> {
+    let (mut shop, _daemon) = Shop::enforced()?;
+    let node = shop.live.node(1);
+    let (netns, port) = (node.node.netns().clone(), node.endpoint.address().port());
+    netns.nft(&format!(
+        "table inet power {{ chain out {{ type filter hook output priority 0; tcp sport {port} drop; }}; }}"
+    ))?;
+    let started = Instant::now();
+    wait_until("all streams to be given up", PATIENCE, || {
+        let (_, metrics) = shop.ask("/metrics")?;
+        let mut restarts = metrics
+            .lines()
+            .filter_map(|line| line.strip_prefix("selvedge_watch_restarts_total{kind="))
+            .filter_map(|line| line.split_once(' '));
+        Ok(restarts.all(|(_, count)| count != "0"))
+    })?;
+    println!("all streams were given up after {:?}", started.elapsed());
+    netns.nft("delete table inet power")?;
+    shop.policy("closed", &json!([]))?;
+    shop.reaches(false)
 }

@@ -7,17 +7,25 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use kube::client::Body;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tower::{BoxError, ServiceBuilder};
 
 use super::trim::{self, STATUS};
 use crate::limits;
 
 /// How long a request may wait for its answer to begin, and a page to be complete.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that answers nothing for so long is asked whether it is there, so often more, this long apart: one that has lost its
+/// power ends no connection.
+const KEEPALIVE: (Duration, u32, Duration) = (Duration::from_secs(10), 3, Duration::from_secs(5));
 
 /// How long credentials are used at least before they are read again.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -161,7 +169,7 @@ impl Connection {
     pub fn to(url: &str) -> Self {
         let mut config = Config::new(url.parse().unwrap());
         config.default_retry = false;
-        let client = Client::try_from(config).unwrap();
+        let client = kept_alive(config).unwrap();
         Self {
             access: Access::default(),
             place: url.into(),
@@ -282,7 +290,12 @@ impl Access {
         // Waiting is done where it can be said what for.
         config.default_retry = false;
         let place = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| AccessError {
+        let client = match config.proxy_url {
+            // Whether there is one is the proxy's to say.
+            Some(_) => Client::try_from(config),
+            None => kept_alive(config),
+        };
+        let client = client.map_err(|error| AccessError {
             place: self.place(),
             reason: chain(&error),
         })?;
@@ -333,6 +346,28 @@ impl Access {
             None => "kubeconfig ($KUBECONFIG or ~/.kube/config)".to_owned(),
         }
     }
+}
+
+/// A client as kube makes it, whose connections notice that the server is gone.
+fn kept_alive(config: Config) -> kube::Result<Client> {
+    let (idle, retries, interval) = KEEPALIVE;
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_keepalive(Some(idle));
+    connector.set_keepalive_retries(Some(retries));
+    connector.set_keepalive_interval(Some(interval));
+    // What was sent and is not acknowledged counts in the same way.
+    connector.set_tcp_user_timeout(Some(idle + interval * retries));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace))
 }
 
 /// An error and its causes in one line, without what a cause repeats.

@@ -461,11 +461,13 @@ impl Follower {
         path(self.kind, self.only.as_deref(), query)
     }
 
+    /// Tells that the server has answered.
     async fn found(&self, state: &mut State) -> Result<(), Deaf> {
-        match std::mem::take(&mut state.lost) {
-            true => self.tell(News::Found).await,
-            false => Ok(()),
-        }
+        let news = match std::mem::take(&mut state.lost) {
+            true => News::Found,
+            false => News::Heard,
+        };
+        self.tell(news).await
     }
 
     async fn tell(&self, news: News) -> Result<(), Deaf> {

@@ -124,7 +124,7 @@ impl State {
         let synced = self.synced();
         for (kind, news) in burst {
             if !matches!(news, News::Lost(_) | News::Restarted) {
-                metrics.api_contact();
+                metrics.api_contact(kind);
             }
             match news {
                 News::Applied(entry) => {
