@@ -1,6 +1,6 @@
 //! Who waits for an attachment to be in force, and when it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use super::attached::{Attaching, MOST_IN_USE};
 use super::host::Link;
 use super::reconciler::{Change, Reconciler};
 use super::standing::Standing;
+use crate::cluster::object::Pod;
 use crate::cni::{
-    Ask, Attachment, Command, Id, Progress, Reason, Record, Refusal, Server, SocketError, Store,
+    Ask, Attachment, Command, Id, PodId, Progress, Reason, Record, Refusal, Server, SocketError,
+    Store,
 };
 use crate::observe::{ErrorKind, Observer};
 
@@ -27,6 +29,8 @@ pub(super) struct Cni {
     unkept: BTreeMap<Id, String>,
     /// Whether it was said once that everything is known.
     settled: bool,
+    /// Why policies can't be heard of at present, and the pods that were known by then.
+    behind: Option<(String, BTreeSet<PodId>)>,
     problems: Standing,
     observer: Arc<Observer>,
 }
@@ -65,6 +69,7 @@ impl Cni {
             asked: false,
             unkept: BTreeMap::new(),
             settled: false,
+            behind: None,
             problems: Standing::default(),
             observer,
         }
@@ -99,6 +104,15 @@ impl Cni {
         self.asked = true;
         self.waiting.push(Waiting { attached, ask });
         Some(Change::Attaching(change))
+    }
+
+    /// Takes note of why policies can't be heard of at present, if they can't: a pod that comes meanwhile may have some that
+    /// nobody knows.
+    pub fn hears<D: Dataplane>(&mut self, behind: Option<String>, reconciler: &Reconciler<D>) {
+        self.behind = behind.map(|reason| {
+            let known = self.behind.take().map(|(_, known)| known);
+            (reason, known.unwrap_or_else(|| ids(reconciler.pods_here())))
+        });
     }
 
     /// Everything is known, with the host's interfaces where they can be. What that changes, the first time.
@@ -163,6 +177,13 @@ impl Cni {
                 ));
             }
         }
+        if let (Some(attachment), Some((reason, known))) = (&waiting.attached, &self.behind)
+            && !known.contains(&attachment.pod)
+        {
+            return wait(format!(
+                "the pod's policies can't be known at present: {reason}"
+            ));
+        }
         if !in_force {
             return wait("the kernel has not acknowledged the pod's rules yet".to_owned());
         }
@@ -203,6 +224,18 @@ impl Cni {
             false => Err(Refusal::new(Reason::NotReady, report.reasons().join("; "))),
         }
     }
+}
+
+/// Whom the pods are, also to a runtime that doesn't say their UIDs.
+fn ids<'a>(pods: impl Iterator<Item = &'a Pod>) -> BTreeSet<PodId> {
+    pods.flat_map(|pod| {
+        [&*pod.uid, ""].map(|uid| PodId {
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+            uid: uid.to_owned(),
+        })
+    })
+    .collect()
 }
 
 /// Whether an attachment is as it was when it was made.

@@ -162,6 +162,27 @@ fn an_add_waits_for_its_pod_and_for_the_kernel() {
     done(&check);
 }
 
+/// Its namespace may have a policy that nobody has told of.
+#[test]
+fn a_pod_that_comes_while_policies_go_unheard_waits_for_them() {
+    let mut daemon = daemon();
+    daemon.step([closed(), pod("old", "u")]);
+    let forbidden = Some("forbidden".to_owned());
+    daemon.cni.hears(forbidden.clone(), &daemon.reconciler);
+    daemon.step([pod("web", "u"), pod("old", "u")]);
+    daemon.cni.hears(forbidden, &daemon.reconciler);
+    // A sandbox that is made anew is no new pod.
+    done(&daemon.ask(add("old")));
+    let new = daemon.ask(add("web"));
+    waits(
+        &new,
+        "the pod's policies can't be known at present: forbidden",
+    );
+    daemon.cni.hears(None, &daemon.reconciler);
+    daemon.step([]);
+    done(&new);
+}
+
 #[test]
 fn a_del_is_done_when_its_address_is_withheld() {
     let mut daemon = daemon();

@@ -433,6 +433,9 @@ impl<D: Dataplane> State<D> {
                 if !update.events.is_empty() {
                     self.reconciler.heard(update.at);
                 }
+                if let Some(cni) = &mut self.cni {
+                    cni.hears(update.behind, &self.reconciler);
+                }
                 if let Some(problems) = update.problems {
                     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                     self.source_health(problems);

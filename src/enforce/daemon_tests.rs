@@ -21,6 +21,7 @@ fn source(events: Vec<Event>, synced: bool) -> Input {
         events,
         problems: None,
         synced,
+        behind: None,
     })
 }
 

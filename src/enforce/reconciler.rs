@@ -14,7 +14,7 @@ use super::quarantine::Quarantine;
 use super::revocation::Concern;
 use super::standing::Standing;
 use crate::cluster::Text;
-use crate::cluster::object::Event;
+use crate::cluster::object::{Event, Pod};
 use crate::cni::{Id, Record};
 use crate::compile::{Closing, Compiler, Host, tables};
 use crate::index::Index;
@@ -134,6 +134,11 @@ impl<D: Dataplane> Reconciler<D> {
     /// Whether the pod of an attachment has its addresses in what the next [`Self::step`] commits.
     pub fn is_attached(&self, id: &Id) -> bool {
         self.attached.is_in_index(&self.index, id)
+    }
+
+    /// The pods of this node that are known.
+    pub fn pods_here(&self) -> impl Iterator<Item = &Pod> {
+        self.index.pods_on(&self.node)
     }
 
     /// What is known of an attachment.

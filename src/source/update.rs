@@ -16,4 +16,6 @@ pub struct Update {
     pub problems: Option<Vec<SourceProblem>>,
     /// Whether everything has been read once; false while there is nothing that can be read yet.
     pub synced: bool,
+    /// Why there may be policies, or namespaces that they speak of, that can't be heard of at present; `None` where they can.
+    pub behind: Option<String>,
 }

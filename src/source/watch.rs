@@ -219,6 +219,7 @@ impl<S: FnMut(Update) -> bool> Watcher<S> {
             events,
             problems: changed.then_some(problems),
             synced: self.snapshot.is_some(),
+            behind: None,
         };
         match (self.send)(update) {
             true => Ok(()),

@@ -89,6 +89,21 @@ async fn an_outage_is_one_line_for_all_kinds() {
 }
 
 #[tokio::test]
+async fn without_policies_or_namespaces_it_is_behind() {
+    let mut state = state();
+    all_listed(&mut state);
+    let mut behind = |news| state.take(vec![news]).unwrap().behind;
+    assert_eq!(behind(lost(ObjectKind::Pod, "reset")), None);
+    for kind in [ObjectKind::NetworkPolicy, ObjectKind::Namespace] {
+        assert_eq!(
+            behind(lost(kind, "forbidden")).as_deref(),
+            Some("forbidden")
+        );
+        assert_eq!(behind((kind, News::Found)), None);
+    }
+}
+
+#[tokio::test]
 async fn problems_go_with_their_objects() {
     let bad = json!({"podSelector": {}, "ingress": [{"from": [{}]}]});
     let kind = ObjectKind::NetworkPolicy;

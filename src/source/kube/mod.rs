@@ -180,7 +180,13 @@ impl State {
             events,
             problems: changed.then(|| self.standing()),
             synced: self.synced(),
+            behind: self.behind(),
         })
+    }
+
+    fn behind(&self) -> Option<String> {
+        let mut kinds = [ObjectKind::NetworkPolicy, ObjectKind::Namespace].iter();
+        kinds.find_map(|kind| self.lost.get(kind)).cloned()
     }
 
     fn standing(&self) -> Vec<SourceProblem> {
