@@ -74,7 +74,8 @@ pub(super) struct Run {
         hide_possible_values = true
     )]
     new_pods: NewPods,
-    /// What --new-pods block is about, where it shall not be the Node's pod CIDRs; repeat it for several
+    /// What --new-pods block is about, where it shall not be the Node's pod CIDRs; repeat it for several. Of a wider block
+    /// than the Node's it is the Node's part
     #[arg(long, value_name = "CIDR", value_parser = pod_cidr)]
     pod_cidr: Vec<IpNetwork>,
     /// Whether a pod is kept from sending with addresses that are not its own, where the CNI plugin has said whose port

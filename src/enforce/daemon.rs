@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use selvedge_nft::{Conntrack, Dataplane, DataplaneError, IfName, InvalidName, Kernel, Ownership};
+use selvedge_nft::{Conntrack, Dataplane, DataplaneError, IfName, Kernel, Ownership};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,107 +21,21 @@ use super::cni::Cni;
 use super::committer::Outcome;
 use super::host::{self, Link};
 use super::links::{self, LinksError};
-use super::lock::{Lock, LockError};
+use super::lock::Lock;
 use super::reconciler::{Change, Reconciler};
 use super::revocation::{Revoked, Revoker};
+use super::serving::Serving;
+use super::settings::{DaemonError, Settings, Source};
 use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
-use crate::cni::{Ask, SocketError};
+use crate::cni::Ask;
 use crate::compile::{Host, tables};
-use crate::observe::{Condition, ErrorKind, HttpAddress, HttpError, Observer, Server};
-use crate::source::kube::{self, Access, AccessError, Connection};
+use crate::observe::{Condition, ErrorKind, Observer};
+use crate::source::kube::{self, Connection};
 use crate::source::{Notice, SourceProblem, Update, watch};
 
-/// What the daemon is told.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where the objects come from.
-    pub source: Source,
-    /// The node's name.
-    pub node: String,
-    /// The pods' bridge, where it shall not be looked for.
-    pub bridge: Option<IfName>,
-    /// Where health and metrics are served.
-    pub http: HttpAddress,
-    /// Whether connections are ended that a change of policy denies.
-    pub revoke: bool,
-    /// Whether nobody else may change the tables, where the kernel can keep others from it.
-    pub own_table: bool,
-    /// Whether addresses of the node's pod CIDRs are closed to pods that are not known yet.
-    pub block_new_pods: bool,
-    /// The blocks that this is about, where they shall not be the Node's.
-    pub pod_cidrs: Vec<IpNetwork>,
-    /// Whether a port takes nothing from its pod but what bears the pod's own addresses, where those are known.
-    pub anti_spoof: bool,
-    /// Where the CNI plugin is heard, if it is.
-    pub cni: Option<PathBuf>,
-}
-
-/// Where the objects come from.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A file or directory of manifests.
-    Files(PathBuf),
-    /// The API server.
-    Kube {
-        /// The way to it.
-        access: Access,
-        /// How long its streams may be silent.
-        silence: Duration,
-    },
-}
-
-/// Why the daemon can't do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// Another one does it.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// There is no nftables to do it with.
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-    /// The files can't be watched.
-    #[error("{path} can't be watched: {source}")]
-    Source {
-        /// The path that was given.
-        path: String,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// There is no way to the API server.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// Health and metrics can't be served.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// The CNI plugin can't be heard.
-    #[error(transparent)]
-    Cni(#[from] SocketError),
-    /// There is no thread that could end connections.
-    #[error("a thread can't be started: {source}")]
-    Thread {
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Signals can't be caught.
-    #[error("signals can't be caught: {source}")]
-    Signals {
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The bridge's name is none.
-    #[error(transparent)]
-    Bridge(#[from] InvalidName),
-    /// A part of the daemon has ended that must not, so that nothing new would be enforced.
-    #[error("{part} has stopped, which is a bug; the rules stay in force, start it again")]
-    Stopped {
-        /// The part.
-        part: &'static str,
-    },
-}
-
-/// How often the host's switches are looked at.
+/// How often the host's switches are looked at, and a port that was taken.
 const HOST_CHECK: Duration = Duration::from_secs(10);
 
 /// Notices that may wait for the source to show them; the log has all.
@@ -188,10 +101,7 @@ pub async fn run_on<D: Dataplane>(
     let host = host::unknown(settings.bridge)?;
     let node = Text::from(settings.node.as_str());
     let observer = Observer::new();
-    let _server = match settings.http {
-        HttpAddress::At(address) => Some(Server::start(address, observer.clone())?),
-        HttpAddress::Off => None,
-    };
+    let mut serving = Serving::start(settings.http, observer.clone())?;
     let reconciler = Reconciler::new(dataplane, node.clone(), host.clone());
     let reconciler = reconciler
         .observed_by(observer.clone())
@@ -274,7 +184,10 @@ pub async fn run_on<D: Dataplane>(
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = check.tick() => state.check(),
+            _ = check.tick() => {
+                serving.check();
+                state.check();
+            }
             () = heard(interference.as_ref()) => {
                 if state.reconciler.listen() {
                     retry_at = state.step();
@@ -576,7 +489,20 @@ impl<D: Dataplane> State<D> {
         match &self.closing {
             None => Vec::new(),
             Some(named) if named.is_empty() => self.pod_cidrs.clone(),
-            Some(named) => named.clone(),
+            Some(named) => {
+                let parts = named.iter().flat_map(|net| self.own_part(*net));
+                parts.collect()
+            }
+        }
+    }
+
+    /// What of a block is this node's: all nodes may be told the cluster's, where other nodes' pods are, too.
+    fn own_part(&self, net: IpNetwork) -> Vec<IpNetwork> {
+        let within = |cidr: &&IpNetwork| cidr.prefix() > net.prefix() && net.contains(cidr.ip());
+        let own: Vec<IpNetwork> = self.pod_cidrs.iter().filter(within).copied().collect();
+        match own.is_empty() {
+            true => vec![net],
+            false => own,
         }
     }
 

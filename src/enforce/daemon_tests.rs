@@ -113,6 +113,23 @@ fn the_bridge_s_ports_come_and_go() {
     assert_eq!(fake.log().len(), 2);
 }
 
+/// A DaemonSet's pods are all told the same.
+#[test]
+fn of_the_cluster_s_block_a_node_closes_its_own() {
+    let (mut state, _) = state();
+    let nets = |texts: &[&str]| -> Vec<IpNetwork> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    state.closing = Some(nets(&["10.244.0.0/16", "fd00::/16"]));
+    assert_eq!(state.closed(), nets(&["10.244.0.0/16", "fd00::/16"]));
+    state.take(source(vec![node()], true)).unwrap();
+    assert_eq!(state.closed(), nets(&["10.244.1.0/24", "fd00::/16"]));
+    state.closing = Some(nets(&["10.244.1.128/25", "10.9.0.0/16"]));
+    assert_eq!(state.closed(), nets(&["10.244.1.128/25", "10.9.0.0/16"]));
+    state.closing = Some(Vec::new());
+    assert_eq!(state.closed(), nets(&["10.244.1.0/24"]));
+}
+
 #[test]
 fn a_part_that_stops_ends_the_daemon() {
     let (mut state, _) = state();

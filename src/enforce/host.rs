@@ -52,7 +52,8 @@ pub fn unknown(named: Option<IfName>) -> Result<Host, selvedge_nft::InvalidName>
 }
 
 /// Finds the pods' bridge: the one `named`, else the bridge that has an address in one of the node's pod CIDRs, else the
-/// one that was found `before`, which may have lost its address, but not its pods.
+/// one that was found `before`, which may have lost its address, but not its pods. Where no pod CIDR is known it is Flannel's
+/// usual one.
 pub fn find(
     links: &[Link],
     pod_cidrs: &[IpNetwork],
@@ -76,6 +77,10 @@ pub fn find(
     if candidates.is_empty() {
         warnings.push(missing(pod_cidrs, named));
         candidates = before.map(called).unwrap_or_default();
+        if candidates.is_empty() && named.is_none() && pod_cidrs.is_empty() {
+            let usual = bridges.iter().copied();
+            candidates = usual.filter(|link| link.name == USUAL_BRIDGE).collect();
+        }
     }
     let Some(bridge) = candidates.first() else {
         return Found {
@@ -127,7 +132,9 @@ fn missing(pod_cidrs: &[IpNetwork], named: Option<&IfName>) -> String {
     match named {
         Some(named) => format!("there is no bridge {named} yet; waiting for it"),
         None if pod_cidrs.is_empty() => {
-            "the node's pod CIDR is not known, so neither is the pods' bridge; give it with --bridge, or the Node with spec.podCIDR".to_owned()
+            format!(
+                "the node's pod CIDR is not known, so neither is the pods' bridge: {USUAL_BRIDGE} is taken for it where it is there; give it with --bridge, or the Node with spec.podCIDR"
+            )
         }
         None => {
             let cidrs: Vec<String> = pod_cidrs.iter().map(ToString::to_string).collect();
