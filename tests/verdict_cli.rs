@@ -487,3 +487,56 @@ fn pods_of_different_families_are_not_alike() {
     let matrix = case.answers("matrix", 0);
     assert!(!matrix.contains("2 pods"), "{matrix}");
 }
+
+#[test]
+fn a_node_s_other_address_is_told_where_it_makes_a_difference() {
+    let case = Case::new(&format!(
+        "{CLUSTER}---
+apiVersion: v1
+kind: Node
+metadata: {{name: node-2}}
+spec: {{podCIDRs: [10.244.2.0/24]}}
+status: {{addresses: [{{type: InternalIP, address: 192.168.50.12}}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: webhook, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: web}}}}
+  ingress: [{{from: [{{ipBlock: {{cidr: 192.168.50.0/24}}}}]}}]
+"
+    ));
+    let note = "where Flannel's backend is vxlan, node-2 sends to other nodes' pods from 10.244.2.0, its flannel.1: from there it is denied\n";
+    for command in ["can", "why"] {
+        let output = case.run(&format!("{command} 192.168.50.12 shop/web-0 --port tcp/80"));
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(text(&output.stderr), note);
+        // Of its own node and of everyone else there is nothing to tell.
+        for from in ["192.168.50.11", "192.168.50.99", "10.244.2.0"] {
+            let output = case.run(&format!("{command} {from} shop/web-0 --port tcp/80"));
+            assert_eq!(text(&output.stderr), "", "{from}");
+        }
+    }
+}
+
+#[test]
+fn manifests_may_come_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("all.yaml");
+    std::fs::write(&file, CLUSTER).unwrap();
+    for words in [
+        "can shop/web-0 shop/api-0 --port tcp/8080 -f -",
+        "render - --node node-1",
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_selvedge"))
+            .args(words.split_whitespace())
+            .stdin(std::fs::File::open(&file).unwrap())
+            .output()
+            .unwrap();
+        let stderr = text(&output.stderr);
+        assert!(
+            output.status.success() && !output.stdout.is_empty(),
+            "{words}: {stderr}"
+        );
+    }
+}

@@ -72,6 +72,7 @@ impl Can {
                 }
             }
         }
+        answer.notes.iter().for_each(warn);
         asked.done(answer.done())
     }
 }

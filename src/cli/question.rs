@@ -12,7 +12,7 @@ use super::{Done, Failure, cluster, manifests, print, warn};
 use crate::cluster::object::Pod;
 use crate::cluster::parse::parse_ip;
 use crate::index::Index;
-use crate::verdict::endpoint::addresses;
+use crate::verdict::endpoint::{Owner, addresses};
 use crate::verdict::{Connection, Transport, Verdict, evaluate};
 
 /// Where the cluster is written down, and how to answer.
@@ -62,6 +62,8 @@ pub(super) struct Answer {
     pub to: String,
     pub transport: Transport,
     pub connections: Vec<(Connection, Verdict)>,
+    /// What is worth knowing besides, a line each.
+    pub notes: Vec<String>,
 }
 
 impl Answer {
@@ -171,13 +173,39 @@ impl Question {
                 list(&to)
             )));
         }
+        let notes = connections.iter();
+        let notes = notes.filter_map(|(_, verdict)| through_a_tunnel(index, verdict));
         Ok(Answer {
             from: self.from.clone(),
             to: self.to.clone(),
             transport: self.port,
+            notes: notes.collect(),
             connections,
         })
     }
+}
+
+/// That a node's packets are answered for otherwise by the address that they have where they reach another node's pod
+/// through Flannel's tunnel: `flannel.1`'s, the first of the sending node's pod CIDR.
+fn through_a_tunnel(index: &Index, verdict: &Verdict) -> Option<String> {
+    let Owner::Node { name } = &verdict.from.owner else {
+        return None;
+    };
+    match &verdict.to.owner {
+        Owner::Pod { node, .. } if node.as_ref() != Some(name) => {}
+        _ => return None,
+    }
+    let cidrs = index.node(name)?.pod_cidrs.iter();
+    let mut firsts = cidrs.map(|cidr| cidr.network());
+    let first = firsts.find(|first| first.is_ipv4() == verdict.to.address.is_ipv4())?;
+    let connection = Connection::new(first, verdict.to.address, verdict.transport).ok()?;
+    let allowed = evaluate(index, &connection).allowed();
+    let word = if allowed { "allowed" } else { "denied" };
+    (allowed != verdict.allowed()).then(|| {
+        format!(
+            "where Flannel's backend is vxlan, {name} sends to other nodes' pods from {first}, its flannel.1: from there it is {word}"
+        )
+    })
 }
 
 /// The addresses that a name or an address means.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::question::{Answer, Output, Question, print_json};
 use super::terminal::Style;
-use super::{Done, Failure, print};
+use super::{Done, Failure, print, warn};
 use crate::index::Index;
 use crate::policy::{Direction, PolicyKey};
 use crate::verdict::nearest::{Nearest, nearest};
@@ -39,6 +39,7 @@ impl Why {
             }
             Output::Text => print(&as_text(index, &answer, Style::of_stdout()))?,
         };
+        answer.notes.iter().for_each(warn);
         asked.done(answer.done())
     }
 }
