@@ -95,6 +95,13 @@ impl Interfaces {
         links.find(|link| link.name == host.bridge.as_str())
     }
 
+    /// Whether what the pods' bridge passes on meets netfilter, whatever net.bridge says.
+    pub fn filtered(&self) -> host::Filtered {
+        self.bridge()
+            .map(|bridge| bridge.filtered)
+            .unwrap_or_default()
+    }
+
     /// Whether pods have IPv6 addresses, as far as it can be seen.
     pub fn ipv6(&self) -> bool {
         let global = |link: &Link| {
@@ -209,6 +216,7 @@ mod tests {
             bridge,
             up: true,
             master,
+            filtered: host::Filtered::default(),
             addresses: address.parse().into_iter().collect(),
         }
     }

@@ -89,7 +89,6 @@ pub fn examine(options: &Options) -> Report {
         let tried = tried.as_deref().map_err(String::as_str);
         findings.extend(features::judge(tried, in_use));
     }
-    findings.extend(netfilter::bridged());
     let links = match links::read() {
         Ok(links) => links,
         Err(error) => {
@@ -126,7 +125,8 @@ fn network(options: &Options, links: Vec<Link>, pod_cidrs: Vec<IpNetwork>) -> Ve
         subnets: links::SubnetEnv::read(&options.subnet_env),
         pod_cidrs,
     };
-    let mut findings = netfilter::Forwarding::read().judge(interfaces.ipv6());
+    let mut findings = netfilter::bridged(interfaces.filtered());
+    findings.extend(netfilter::Forwarding::read().judge(interfaces.ipv6()));
     findings.push(interfaces.judge_bridge());
     findings.push(interfaces.judge_flannel());
     findings

@@ -4,17 +4,17 @@ use std::fs;
 use std::path::Path;
 
 use super::Finding;
-use crate::enforce::host::{BRIDGE_SYSCTLS, bridge_netfilter};
+use crate::enforce::host::{BRIDGE_SYSCTLS, Filtered, bridge_netfilter};
 
-/// Whether bridged packets meet netfilter. `net.bridge.bridge-nf-filter-vlan-tagged` and its like don't matter: the
+/// Whether packets that the pods' bridge passes on meet netfilter. `net.bridge.bridge-nf-filter-vlan-tagged` and its like don't matter: the
 /// port guard drops such frames before.
-pub fn bridged() -> Vec<Finding> {
-    judge_bridged(Path::new(BRIDGE_SYSCTLS))
+pub fn bridged(bridge: Filtered) -> Vec<Finding> {
+    judge_bridged(Path::new(BRIDGE_SYSCTLS), bridge)
 }
 
-fn judge_bridged(directory: &Path) -> Vec<Finding> {
+fn judge_bridged(directory: &Path, bridge: Filtered) -> Vec<Finding> {
     const CHECK: &str = "br_netfilter";
-    let wrong: Vec<Finding> = bridge_netfilter(directory)
+    let wrong: Vec<Finding> = bridge_netfilter(directory, bridge)
         .into_iter()
         .map(|line| {
             // The daemon says the same in its log; the advice stands behind the last semicolon.
@@ -25,10 +25,11 @@ fn judge_bridged(directory: &Path) -> Vec<Finding> {
         })
         .collect();
     if wrong.is_empty() {
-        return vec![Finding::ok(
-            CHECK,
-            "loaded; bridge-nf-call-iptables and bridge-nf-call-ip6tables are 1",
-        )];
+        let found = match bridge == Filtered::WHOLLY {
+            true => "loaded; the pods' bridge has nf_call_iptables and nf_call_ip6tables at 1",
+            false => "loaded; bridge-nf-call-iptables and bridge-nf-call-ip6tables are 1",
+        };
+        return vec![Finding::ok(CHECK, found)];
     }
     wrong
 }
@@ -97,14 +98,14 @@ mod tests {
     #[test]
     fn each_switch_that_is_off_is_named_with_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
-        let findings = judge_bridged(directory.path());
+        let findings = judge_bridged(directory.path(), Filtered::WHOLLY);
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings[0].found.contains("not loaded"), "{findings:?}");
         let set = |values: [&str; 2]| {
             for (switch, value) in BRIDGE_SWITCHES.iter().zip(values) {
                 fs::write(directory.path().join(switch), value).unwrap();
             }
-            judge_bridged(directory.path())
+            judge_bridged(directory.path(), Filtered::default())
         };
         let findings = set(["0\n", "1\n"]);
         assert_eq!(findings.len(), 1, "{findings:?}");
@@ -115,6 +116,14 @@ mod tests {
         assert_eq!(advice, Some("run `selvedge node-setup`"));
         assert_eq!(set(["0", "0"]).len(), 2);
         assert_eq!(set(["1\n", "1\n"])[0].status, Status::Ok);
+        set(["0\n", "0\n"]);
+        let own = judge_bridged(directory.path(), Filtered::WHOLLY);
+        assert_eq!(own[0].status, Status::Ok);
+        let half = Filtered {
+            ipv4: true,
+            ipv6: false,
+        };
+        assert_eq!(judge_bridged(directory.path(), half).len(), 1);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::cni::Cni;
 use super::committer::Outcome;
-use super::host::{self, Link};
+use super::host::{self, Filtered, Link};
 use super::links::{self, LinksError};
 use super::lock::Lock;
 use super::reconciler::{Change, Reconciler};
@@ -146,6 +146,8 @@ pub async fn run_on<D: Dataplane>(
             place
         }
     };
+    let (filter, bridges) = mpsc::unbounded_channel();
+    tokio::spawn(links::filter(bridges));
     let interfaces = feed("the watch of the network interfaces");
     let links = tokio::spawn(links::watch(move |links| {
         interfaces.send(Input::Links(links))
@@ -158,6 +160,7 @@ pub async fn run_on<D: Dataplane>(
     );
     let mut state = State::new(reconciler, node, settings.bridge, host, observer.clone());
     state.notices = Some(notices);
+    state.filter = Some(filter);
     state.closing = settings.block_new_pods.then_some(settings.pod_cidrs);
     if settings.revoke {
         let feed = feed("the revocation of connections");
@@ -274,6 +277,11 @@ struct State<D> {
     closing: Option<Vec<IpNetwork>>,
     nodes: BTreeSet<Text>,
     links: Option<Vec<Link>>,
+    /// Where the pods' bridge is named, so that what it bridges meets netfilter.
+    filter: Option<mpsc::UnboundedSender<String>>,
+    /// Whether it does, whatever net.bridge says; and the bridge that was named for it last.
+    filtered: Filtered,
+    named: Option<u32>,
     /// Whether the source has been read as a whole.
     synced: bool,
     /// Whether the interfaces are known, or known to be unknowable.
@@ -310,6 +318,9 @@ impl<D: Dataplane> State<D> {
             closing: None,
             nodes: BTreeSet::new(),
             links: None,
+            filter: None,
+            filtered: Filtered::default(),
+            named: None,
             synced: false,
             linked: false,
             changes: Vec::new(),
@@ -442,6 +453,7 @@ impl<D: Dataplane> State<D> {
                 (self.host.bridge, self.host.ports) = (host.bridge, host.ports);
             }
         }
+        self.have_filtered();
         let mut host = self.host.clone();
         host.closed = self.closed();
         if host != self.told {
@@ -474,6 +486,26 @@ impl<D: Dataplane> State<D> {
         match outcome {
             Outcome::Unchanged | Outcome::Committed(_) => self.reconciler.next_trial(),
             Outcome::Retry(at) => Some(at),
+        }
+    }
+
+    /// Has what the pods' bridge passes on meet netfilter, and takes note of whether it does.
+    fn have_filtered(&mut self) {
+        let links = self.links.iter().flatten();
+        let mut bridge =
+            links.filter(|link| self.bridge_found && link.name == self.host.bridge.as_str());
+        let bridge = bridge.next();
+        let filtered = bridge.map(|bridge| bridge.filtered).unwrap_or_default();
+        if filtered == Filtered::WHOLLY {
+            self.named = None;
+        } else if let (Some(bridge), Some(filter)) = (bridge, &self.filter)
+            && self.named.replace(bridge.index) != Some(bridge.index)
+        {
+            // Should nobody take it, net.bridge has the say as before.
+            let _ = filter.send(bridge.name.clone());
+        }
+        if std::mem::replace(&mut self.filtered, filtered) != filtered {
+            self.check();
         }
     }
 
@@ -523,7 +555,10 @@ impl<D: Dataplane> State<D> {
 
     /// Looks at what nobody sends news of.
     fn check(&mut self) {
-        let mut problems = host::bridge_netfilter(Path::new(host::BRIDGE_SYSCTLS));
+        // What could not be set is tried again.
+        self.named = None;
+        let directory = Path::new(host::BRIDGE_SYSCTLS);
+        let mut problems = host::bridge_netfilter(directory, self.filtered);
         let health = &self.observer.health;
         health.set(Condition::BridgeNetfilter, problems.clone());
         if self.synced && self.nodes.contains(&self.node) {

@@ -40,6 +40,7 @@ fn link(index: u32, name: &str, bridge: bool, master: Option<u32>) -> Link {
         bridge,
         up: true,
         master,
+        filtered: Filtered::default(),
         addresses: bridge.then(|| [10, 244, 1, 1].into()).into_iter().collect(),
     }
 }

@@ -24,6 +24,25 @@ pub struct Link {
     pub master: Option<u32>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Whether what it bridges meets netfilter, whatever net.bridge says.
+    pub filtered: Filtered,
+}
+
+/// A bridge's own switches of br_netfilter: a packet meets netfilter where they or net.bridge say so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// `nf_call_iptables`.
+    pub ipv4: bool,
+    /// `nf_call_ip6tables`.
+    pub ipv6: bool,
+}
+
+impl Filtered {
+    /// Both.
+    pub const WHOLLY: Self = Self {
+        ipv4: true,
+        ipv6: true,
+    };
 }
 
 /// What the interfaces say about the pods' bridge.
@@ -152,14 +171,14 @@ pub const BRIDGE_SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-ca
 /// Where they are, in this process's network namespace.
 pub const BRIDGE_SYSCTLS: &str = "/proc/sys/net/bridge";
 
-/// What is wrong with the switches in `directory`, one line each.
-pub fn bridge_netfilter(directory: &Path) -> Vec<String> {
+/// What is wrong with the switches in `directory`, one line each; those that the pods' bridge has itself make up for them.
+pub fn bridge_netfilter(directory: &Path, bridge: Filtered) -> Vec<String> {
     let mut warnings = Vec::new();
-    for switch in BRIDGE_SWITCHES {
+    for (switch, filtered) in BRIDGE_SWITCHES.into_iter().zip([bridge.ipv4, bridge.ipv6]) {
         let effect =
             "policies between pods of this node are not enforced; run `selvedge node-setup`";
         match std::fs::read_to_string(directory.join(switch)) {
-            Ok(value) if value.trim() == "1" => {}
+            Ok(value) if filtered || value.trim() == "1" => {}
             Ok(value) => {
                 let value = value.trim();
                 warnings.push(format!("net.bridge.{switch} is {value}, not 1: {effect}"));
@@ -194,6 +213,7 @@ mod tests {
             up: true,
             master,
             addresses: address.parse().into_iter().collect(),
+            filtered: Filtered::default(),
         }
     }
 
@@ -275,15 +295,15 @@ mod tests {
     #[test]
     fn the_switches_are_read() {
         let directory = tempfile::tempdir().unwrap();
-        let warnings = bridge_netfilter(directory.path());
+        let warnings = bridge_netfilter(directory.path(), Filtered::default());
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("br_netfilter"));
         std::fs::write(directory.path().join(BRIDGE_SWITCHES[0]), "1\n").unwrap();
         std::fs::write(directory.path().join(BRIDGE_SWITCHES[1]), "0\n").unwrap();
-        let warnings = bridge_netfilter(directory.path());
+        let warnings = bridge_netfilter(directory.path(), Filtered::default());
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("bridge-nf-call-ip6tables is 0"));
         std::fs::write(directory.path().join(BRIDGE_SWITCHES[1]), "1\n").unwrap();
-        assert!(bridge_netfilter(directory.path()).is_empty());
+        assert!(bridge_netfilter(directory.path(), Filtered::default()).is_empty());
     }
 }

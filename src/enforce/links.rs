@@ -9,11 +9,19 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
+use rtnetlink::packet_route::link::{
+    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, MulticastGroup, new_connection,
+    new_multicast_connection,
+};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
+use tracing::debug;
 
-use super::host::Link;
+use super::host::{Filtered, Link};
+use super::standing::Standing;
 
 /// How long after the first of a burst of news the interfaces are read.
 const BURST: Duration = Duration::from_millis(5);
@@ -36,6 +44,14 @@ pub enum LinksError {
     /// The interfaces or their addresses can't be listed.
     #[error("the network interfaces can't be listed: {source}")]
     Unlisted {
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// A bridge's switches can't be set.
+    #[error("{bridge} can't be told to send what it bridges through netfilter: {source}")]
+    Unfiltered {
+        /// The bridge.
+        bridge: String,
         /// The kernel's answer.
         source: rtnetlink::Error,
     },
@@ -69,6 +85,35 @@ pub async fn read() -> Result<Vec<Link>, LinksError> {
         new_connection().map_err(|source| LinksError::Unreachable { source })?;
     let _connection = AbortOnDrop(tokio::spawn(connection));
     list(&handle).await
+}
+
+/// Has each bridge that is named send what it bridges through netfilter, whatever net.bridge says: who writes that
+/// anew, as `sysctl --system` may, opens nothing then. It takes br_netfilter all the same.
+pub async fn filter(mut bridges: UnboundedReceiver<String>) {
+    let mut problems = Standing::default();
+    while let Some(bridge) = bridges.recv().await {
+        match filter_one(&bridge).await {
+            Ok(()) => {
+                problems.update([]);
+                debug!(%bridge, "what it bridges meets netfilter, whatever net.bridge says");
+            }
+            Err(error) => problems.update([error.to_string()]),
+        }
+    }
+}
+
+async fn filter_one(bridge: &str) -> Result<(), LinksError> {
+    let (connection, handle, _) =
+        new_connection().map_err(|source| LinksError::Unreachable { source })?;
+    let _connection = AbortOnDrop(tokio::spawn(connection));
+    let message = LinkMessageBuilder::<LinkBridge>::new(bridge)
+        .append_info_data(InfoBridge::NfCallIpTables(true))
+        .append_info_data(InfoBridge::NfCallIp6Tables(true));
+    let changed = handle.link().change(message.build()).execute().await;
+    changed.map_err(|source| LinksError::Unfiltered {
+        bridge: bridge.to_owned(),
+        source,
+    })
 }
 
 async fn follow(
@@ -163,6 +208,7 @@ fn link(message: &LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         addresses: Vec::new(),
+        filtered: Filtered::default(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -172,6 +218,17 @@ fn link(message: &LinkMessage) -> Link {
                 link.bridge = infos
                     .iter()
                     .any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)));
+                let data = infos.iter().filter_map(|info| match info {
+                    LinkInfo::Data(InfoData::Bridge(data)) => Some(data),
+                    _ => None,
+                });
+                for switch in data.flatten() {
+                    match switch {
+                        InfoBridge::NfCallIpTables(on) => link.filtered.ipv4 = *on,
+                        InfoBridge::NfCallIp6Tables(on) => link.filtered.ipv6 = *on,
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -227,11 +284,20 @@ mod tests {
             })
             .await;
             let bridge = named(&links, "br0").unwrap();
-            assert!(bridge.bridge);
+            assert!(bridge.bridge && bridge.filtered == Filtered::default());
             assert_eq!(bridge.addresses, [std::net::IpAddr::from([10, 244, 1, 1])]);
             assert_eq!(named(&links, "v0").unwrap().master, Some(bridge.index));
             assert!(!named(&links, "v0").unwrap().bridge);
             assert_eq!(named(&links, "v1").unwrap().master, None);
+            // Of one that is down the kernel tells no such thing.
+            ip("link set br0 up");
+            let (filter, bridges) = unbounded_channel();
+            tokio::spawn(super::filter(bridges));
+            filter.send("br0".to_owned()).unwrap();
+            until(&mut pictures, |links| {
+                named(links, "br0").is_some_and(|br0| br0.filtered == Filtered::WHOLLY)
+            })
+            .await;
             ip("link delete v0");
             until(&mut pictures, |links| named(links, "v0").is_none()).await;
             ip("address delete 10.244.1.1/24 dev br0");
