@@ -79,6 +79,13 @@ fn drift_is_put_right_at_once() -> Result<(), Error> {
         wait_until(script, PATIENCE, || Ok(held()? == before))?;
         println!("{script}: put right after {:?}", started.elapsed());
     }
+    // A repair is counted when the kernel has it already.
+    wait_until("the last repair to be counted", PATIENCE, || {
+        Ok(shop
+            .ask("/metrics")?
+            .1
+            .contains("selvedge_drift_repairs_total 4"))
+    })?;
     let (_, metrics) = shop.ask("/metrics")?;
     for counted in ["drift_repairs_total 4", "closings_total 3"] {
         assert!(
