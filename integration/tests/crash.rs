@@ -17,7 +17,7 @@ mod upgrade;
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use edits::{edit, fixed};
@@ -114,15 +114,17 @@ fn killed_at_any_instant_it_opens_nothing_and_cuts_nothing() -> Result<(), Error
     let mut paces = [Duration::from_millis(30); KINDS];
     let mut starts = Duration::from_millis(300);
     let begun = Instant::now();
-    while seen.all < kills {
-        let turn = usize::from(random() < 0.5);
+    for turn in 0.. {
+        if turn > 1 && seen.all >= kills {
+            break;
+        }
         let mut both = victims.iter_mut();
         let (Some(first), Some(second)) = (both.next(), both.next()) else {
             unreachable!();
         };
-        let (victim, other) = match turn {
-            0 => (first, second),
-            _ => (second, first),
+        let (victim, other) = match random() < 0.5 {
+            true => (first, second),
+            false => (second, first),
         };
         for each in [&*victim, &*other] {
             let wanted = each.wanted(&manifests)?;
@@ -133,24 +135,40 @@ fn killed_at_any_instant_it_opens_nothing_and_cuts_nothing() -> Result<(), Error
         // Any time from an edit on, or about when it is committed.
         let before = victim.held()?;
         let kind = number % KINDS;
-        let (mark, edited) = (other.said(), Instant::now());
+        // One for certain before it is committed, one for certain after; then it is chance.
+        if turn == 0 {
+            victim.hold()?;
+        }
+        let (marks, edited) = ([victim.said(), other.said()], Instant::now());
         change(&manifests, number)?;
         number += 1;
-        let unlogged = match random() {
-            by_time if by_time < 0.75 => {
-                let instant = match by_time < 0.25 {
-                    true => within(paces[kind], 0.0, 2.0),
-                    false => within(paces[kind], 0.85, 1.1),
-                };
-                sleep(instant.saturating_sub(edited.elapsed()));
-                victim.kill()?
-            }
-            _ => victim.kill_in_commit(paces[kind] * 4)?,
-        };
+        let (pace, unlogged) = thread::scope(|scope| {
+            let other = &*other;
+            let pace = scope.spawn(move || {
+                other.wait_for_commit(marks[1])?;
+                Ok::<_, Error>(edited.elapsed())
+            });
+            let unlogged = match (turn, random()) {
+                (0, _) => victim.kill()?,
+                (1, _) => {
+                    victim.wait_for_commit(marks[0])?;
+                    victim.kill()?
+                }
+                (_, by_time) if by_time < 0.75 => {
+                    let instant = match by_time < 0.25 {
+                        true => within(paces[kind], 0.0, 2.0),
+                        false => within(paces[kind], 0.85, 1.1),
+                    };
+                    sleep(instant.saturating_sub(edited.elapsed()));
+                    victim.kill()?
+                }
+                _ => victim.kill_in_commit(paces[kind] * 4)?,
+            };
+            Ok::<_, Error>((pace.join().unwrap()?, unlogged))
+        })?;
+        paces[kind] = pace;
         seen.count(&before, &victim.held()?, &victim.wanted(&manifests)?);
         seen.in_commit += unlogged;
-        other.wait_for_commit(mark)?;
-        paces[kind] = edited.elapsed();
         // What changes while nobody is there to see it.
         if random() < 0.5 {
             change(&manifests, number)?;

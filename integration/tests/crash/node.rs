@@ -66,6 +66,11 @@ impl Victim {
         waited.map(drop)
     }
 
+    /// Holds the daemon where it is: nothing but its death is to come.
+    pub fn hold(&self) -> Result<(), Error> {
+        self.daemon().signal(Signal::SIGSTOP)
+    }
+
     /// Kills the daemon; the answer is how many transactions the kernel has carried out for it that it didn't come to log.
     pub fn kill(&mut self) -> Result<usize, Error> {
         let daemon = self.daemon.take().unwrap();
