@@ -23,9 +23,12 @@ use super::answer::{Connection, accept, answer, answer_sctp};
 use super::{Protocol, icmp};
 use crate::error::{During, Error};
 use crate::netns::Netns;
+use crate::wait::wait_until;
 
 /// Bursts of datagrams wait here for a busy server instead of being lost.
 const DATAGRAM_BUFFER: usize = 8 * 1024 * 1024;
+/// How long a closed port may take until nobody listens on it.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// All servers of a lab.
 #[derive(Debug, Default)]
@@ -176,12 +179,26 @@ impl Responder {
         Ok(())
     }
 
-    pub(crate) fn close(&mut self, protocol: Protocol, port: u16) -> Result<(), Error> {
-        lock(&self.shared.state).listening.remove(&(protocol, port));
+    pub(crate) fn close(
+        &mut self,
+        netns: &Netns,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<(), Error> {
+        let served = lock(&self.shared.state).listening.remove(&(protocol, port));
         // After the round the socket is closed.
         let round = self.shared.request_round();
         self.shared.await_round(round);
-        Ok(())
+        if !served || protocol != Protocol::Tcp {
+            return Ok(());
+        }
+        // A child that another thread has just forked holds a copy until it has become its own program. As long as
+        // anybody listens, nobody else can bind the port.
+        let what = format!("TCP port {port} of {} to be closed", self.shared.name);
+        wait_until(&what, CLOSING, || match netns.run(|| bound(port))? {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+            free => free.during(&what).map(|_| true),
+        })
     }
 
     /// Answers INITs from now on, with ABORT until a port is served.
@@ -218,12 +235,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn tcp(port: u16) -> io::Result<Socket> {
+    let socket = bound(port)?;
+    socket.listen(4096)?;
+    Ok(socket)
+}
+
+/// A TCP socket that has the port, and doesn't listen yet.
+fn bound(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    socket.listen(4096)?;
     Ok(socket)
 }
 

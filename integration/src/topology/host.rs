@@ -124,9 +124,9 @@ impl Host {
         self.with_responder(|responder| responder.listen(&self.inner.netns, protocol, port))
     }
 
-    /// Stops serving a port; established connections stay.
+    /// Stops serving a port, which nobody listens on afterwards; established connections stay.
     pub fn close(&self, protocol: Protocol, port: u16) -> Result<(), Error> {
-        self.with_responder(|responder| responder.close(protocol, port))
+        self.with_responder(|responder| responder.close(&self.inner.netns, protocol, port))
     }
 
     /// Makes one probe and waits for its outcome.
