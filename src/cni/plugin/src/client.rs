@@ -72,10 +72,10 @@ pub fn ask(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match receiver.recv_timeout(left) {
-            Ok(Attempt::Begun) => last = None,
+            Ok(Attempt::Connected) => last = None,
             Ok(Attempt::Failed(error)) => last = Some(error),
             Ok(Attempt::Ended(outcome)) => return outcome,
-            // It is silent if it is there at all.
+            // It is silent unless it was away the last time.
             Err(_) => return Err(last.unwrap_or_else(silent)),
         }
     }
@@ -83,7 +83,8 @@ pub fn ask(
 
 /// What becomes of asking.
 enum Attempt {
-    Begun,
+    /// There is somebody at the other end.
+    Connected,
     /// It is tried again.
     Failed(ClientError),
     Ended(Result<Result<(), Refusal>, ClientError>),
@@ -96,17 +97,12 @@ fn exchange(
     command: impl Fn(Duration) -> Command,
     tell: &Sender<Attempt>,
 ) {
+    let left = || deadline.saturating_duration_since(Instant::now());
     loop {
-        let _ = tell.send(Attempt::Begun);
-        let left = deadline.saturating_duration_since(Instant::now());
-        let request = Request {
-            version: VERSION,
-            command: command(left),
-        };
-        match once(socket, &request) {
+        match once(socket, || command(left()), tell) {
             // Not there, or gone before it answered: asking again does no harm, whatever it has done already.
             Err(error @ ClientError::Unreachable { .. })
-                if wait == Wait::ForDaemon && left > 2 * PAUSE =>
+                if wait == Wait::ForDaemon && left() > 2 * PAUSE =>
             {
                 let _ = tell.send(Attempt::Failed(error));
                 thread::sleep(PAUSE);
@@ -119,7 +115,11 @@ fn exchange(
     }
 }
 
-fn once(socket: &Path, request: &Request) -> Result<Result<(), Refusal>, ClientError> {
+fn once(
+    socket: &Path,
+    command: impl FnOnce() -> Command,
+    tell: &Sender<Attempt>,
+) -> Result<Result<(), Refusal>, ClientError> {
     let unreachable = |source| ClientError::Unreachable {
         socket: socket.to_owned(),
         source,
@@ -127,8 +127,13 @@ fn once(socket: &Path, request: &Request) -> Result<Result<(), Refusal>, ClientE
     let garbled = |error: serde_json::Error| ClientError::Garbled {
         reason: error.to_string(),
     };
-    let line = protocol::line(request).map_err(garbled)?;
     let mut stream = UnixStream::connect(socket).map_err(unreachable)?;
+    let _ = tell.send(Attempt::Connected);
+    let request = Request {
+        version: VERSION,
+        command: command(),
+    };
+    let line = protocol::line(&request).map_err(garbled)?;
     stream.write_all(&line).map_err(unreachable)?;
     let mut answer = Vec::new();
     let mut reader = BufReader::new(stream.take(LONGEST_LINE as u64));
