@@ -121,10 +121,11 @@ fn a_pod_that_the_api_does_not_show_does_not_start() -> Result<(), Error> {
     let mut sandbox = stage.sandbox("shop/web", None)?;
     let uid = std::mem::replace(&mut sandbox.uid, "another".to_owned());
     let runtime = stage.runtime()?;
-    let failed = runtime.with("timeout", json!(3)).run("ADD", &sandbox)?;
+    // The daemon's answer comes two seconds before the plugin's own end, however busy the machine is.
+    let failed = runtime.with("timeout", json!(16)).run("ADD", &sandbox)?;
     let message = failed.json["msg"].as_str().unwrap_or_default();
     assert!(message.contains("the API has not shown pod"), "{failed:?}");
-    assert!(failed.took < Duration::from_secs(10), "{failed:?}");
+    assert!(failed.took < Duration::from_secs(23), "{failed:?}");
     daemon.wait_for_output("the API has not shown pod", PATIENCE)?;
     sandbox.uid = uid;
     runtime.add(&sandbox)?;

@@ -114,7 +114,7 @@ fn an_add_hands_over_the_pod_and_passes_the_result_on() {
     assert_eq!(attachment.pod.uid, "u-1");
     assert_eq!(attachment.interfaces, ["cni0", "veth1"]);
     assert_eq!(attachment.addresses.len(), 1);
-    assert!((500..=2750).contains(patience), "{patience}");
+    assert!((500..=2625).contains(patience), "{patience}");
 }
 
 #[test]
