@@ -1,14 +1,12 @@
 use selvedge_lab::stage::{self, Manifests, committed, policy};
-use selvedge_lab::{DEFAULT_WINDOW, Error, Lab, PodSpec, Probe, Protocol, wait_until};
+use selvedge_lab::{Error, Lab, PodSpec, Probe, Protocol, wait_until};
 
 use super::{ISOLATE_DB, PATIENCE, SILENCE, Stage, detours, manifests};
 
 /// Whether link-local and multicast addresses lead from web to db.
 fn detours_are_open(stage: &Stage) -> Result<bool, Error> {
-    let probes = detours::detours_to(&stage.db, detours::PORT)?;
     // Here it is not known which way it is: what shall come takes its time on a busy machine.
-    let probes = probes.into_iter().map(|one| one.window(DEFAULT_WINDOW));
-    let probes: Vec<Probe> = probes.collect();
+    let probes = detours::detours_to(&stage.db, detours::PORT)?;
     let outcomes = stage.web.probe_all(&probes)?;
     let open = outcomes.iter().filter(|one| one.is_allowed()).count();
     let denied = outcomes.iter().filter(|one| one.is_denied()).count();

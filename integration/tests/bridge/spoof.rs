@@ -274,9 +274,12 @@ fn a_pod_that_sends_with_its_neighbours_address_is_heard_by_nobody() -> Result<(
     // Without it each arrives, and is believed.
     stage.program(false, false)?;
     acquaint(db, cache)?;
-    let control = arriving(web, db, &false_frames)?;
+    let control = arriving(web, db, &false_frames, false_frames.len())?;
     assert_eq!(control, names(&false_frames));
-    assert_eq!(arriving(web, db, &own_frames)?, names(&own_frames));
+    assert_eq!(
+        arriving(web, db, &own_frames, own_frames.len())?,
+        names(&own_frames)
+    );
     for address in cache.addresses() {
         let believed = believes(db, *address)?;
         assert!(believed.contains(&mac(web)), "{believed}");
@@ -285,7 +288,7 @@ fn a_pod_that_sends_with_its_neighbours_address_is_heard_by_nobody() -> Result<(
         stage.program(true, isolated)?;
         acquaint(db, cache)?;
         let before = stage.refused(web)?;
-        let arrived = arriving(web, db, &false_frames)?;
+        let arrived = arriving(web, db, &false_frames, 0)?;
         let refused = stage.refused(web)? - before;
         println!(
             "with a neighbour's address, {} kinds of frames: {} arrive without anti-spoof, {} with it ({refused} refused); guard {}",
@@ -302,16 +305,25 @@ fn a_pod_that_sends_with_its_neighbours_address_is_heard_by_nobody() -> Result<(
         }
         // Its own traffic is untouched.
         let before = stage.refused(web)?;
-        assert_eq!(arriving(web, db, &own_frames)?, names(&own_frames));
+        assert_eq!(
+            arriving(web, db, &own_frames, own_frames.len())?,
+            names(&own_frames)
+        );
         assert_eq!(stage.refused(web)?, before);
         own_traffic(&stage)?;
         // Of cache's port nothing is known: it may say what it likes, as before.
         let from_cache = self::false_frames(cache, db, web, NO_TAG)?;
-        assert_eq!(arriving(cache, db, &from_cache)?, names(&from_cache));
+        assert_eq!(
+            arriving(cache, db, &from_cache, from_cache.len())?,
+            names(&from_cache)
+        );
     }
     // Taken back, it is as before.
     stage.program(false, false)?;
-    assert_eq!(arriving(web, db, &false_frames)?, names(&false_frames));
+    assert_eq!(
+        arriving(web, db, &false_frames, false_frames.len())?,
+        names(&false_frames)
+    );
     Ok(())
 }
 
@@ -369,7 +381,7 @@ fn no_tag_hides_a_neighbours_address() -> Result<(), Error> {
     }
     stage.program(false, false)?;
     acquaint(db, cache)?;
-    let control = arriving(web, db, &frames)?;
+    let control = arriving(web, db, &frames, frames.len())?;
     assert_eq!(control, names(&frames));
     // A receiver takes tags of VLAN 0 off, and believes what is behind them.
     for address in cache.addresses() {
@@ -379,7 +391,7 @@ fn no_tag_hides_a_neighbours_address() -> Result<(), Error> {
     for (attached, isolated) in [(false, true), (true, false), (true, true)] {
         stage.program(attached, isolated)?;
         acquaint(db, cache)?;
-        let arrived = arriving(web, db, &frames)?;
+        let arrived = arriving(web, db, &frames, 0)?;
         println!(
             "a neighbour's address behind tags, {} frames: {} arrive without any, {} with {}",
             frames.len(),
