@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::libc;
@@ -12,6 +14,15 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::sctp::{Chunk, Packet};
 use super::{Outcome, Probe, Protocol, icmp, name_in};
 use crate::random::random;
+
+/// What tells one flow of a raw socket from the next. What is drawn at random comes again while connection tracking still
+/// knows the flow before, and then passes as a part of that one.
+static NEXT: LazyLock<AtomicU16> =
+    LazyLock::new(|| AtomicU16::new(u16::try_from(random() & 0xffff).unwrap_or(0)));
+
+fn next() -> u16 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// A probe under way.
 pub(super) struct Flight {
@@ -47,10 +58,10 @@ impl Flight {
             Protocol::Udp => (Kind::Udp, Type::DGRAM, libc::IPPROTO_UDP),
             Protocol::Sctp => {
                 let init = Packet {
-                    source: probe.source_port.unwrap_or_else(|| {
-                        // raw sockets have no ports of their own
-                        u16::try_from(32_768 + random() % 28_000).unwrap_or(32_768)
-                    }),
+                    // raw sockets have no ports of their own
+                    source: probe
+                        .source_port
+                        .unwrap_or_else(|| 32_768 + next() % 28_000),
                     destination: probe.port,
                     verification_tag: 0,
                     chunk: Chunk::Init {
@@ -60,7 +71,7 @@ impl Flight {
                 (Kind::Sctp { init }, Type::RAW, libc::IPPROTO_SCTP)
             }
             Protocol::Icmp => {
-                let id = u16::try_from(random() & 0xffff).unwrap_or(0);
+                let id = next();
                 let protocol = if v4 {
                     libc::IPPROTO_ICMP
                 } else {
