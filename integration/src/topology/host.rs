@@ -2,13 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::underlay::on_underlay;
 use crate::error::Error;
-use crate::frame::{Capture, FrameSocket};
+use crate::frame::{Capture, FrameSocket, link_local_of};
 use crate::netns::Netns;
 use crate::probe::responder::{Registry, Responder};
 use crate::probe::{Outcome, Probe, Protocol, engine};
+use crate::wait::wait_until;
+
+/// How long the kernel may take to give an interface its link-local address.
+const LINK_LOCAL: Duration = Duration::from_secs(20);
 
 /// A machine of the lab, seen from its network. Clones are the same host.
 #[derive(Debug, Clone)]
@@ -104,11 +109,20 @@ impl Host {
         &self.inner.interface
     }
 
-    /// The link-local IPv6 address of [`interface`](Self::interface).
+    /// The link-local IPv6 address of [`interface`](Self::interface), which the kernel gives it in its own time after the
+    /// link has come up.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when there is none after twenty seconds.
     pub fn link_local(&self) -> Result<Ipv6Addr, Error> {
-        self.inner
-            .netns
-            .run(|| crate::frame::link_local_of(&self.inner.interface))?
+        let (netns, interface) = (self.netns(), self.interface());
+        let what = format!("a link-local address of {interface} of {}", self.name());
+        let mut found = None;
+        wait_until(&what, LINK_LOCAL, || {
+            found = netns.run(|| link_local_of(interface))??;
+            Ok(found.is_some())
+        })?;
+        found.ok_or_else(|| Error::invalid(what))
     }
 
     pub(super) fn extra_addresses(&self) -> impl Iterator<Item = IpAddr> {
