@@ -25,8 +25,8 @@ fn tracked<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A question and its answer between two addresses of loopback; the client's port.
-fn exchange(from: &str, to: &str, port: u16) -> u16 {
+/// A question and its answer between two addresses of loopback; the client, whose port is no other's while it lives.
+fn exchange(from: &str, to: &str, port: u16) -> UdpSocket {
     let server = UdpSocket::bind((to, port)).unwrap();
     let client = UdpSocket::bind((from, 0)).unwrap();
     client.connect((to, port)).unwrap();
@@ -35,7 +35,7 @@ fn exchange(from: &str, to: &str, port: u16) -> u16 {
     let (_, peer) = server.recv_from(&mut buffer).unwrap();
     server.send_to(b"!", peer).unwrap();
     client.recv(&mut buffer).unwrap();
-    peer.port()
+    client
 }
 
 fn ends(entries: &[Entry]) -> Vec<(IpAddr, IpAddr)> {
@@ -56,7 +56,7 @@ fn connections_are_found_by_either_end() {
     tracked(|| {
         let mut conntrack = Conntrack::open().unwrap();
         assert!(conntrack.all(|_| true).unwrap().kept.is_empty());
-        let port = exchange("127.0.0.2", "127.0.0.3", 53);
+        let client = exchange("127.0.0.2", "127.0.0.3", 53);
         exchange("127.0.0.4", "127.0.0.2", 54);
         exchange("127.0.0.5", "127.0.0.6", 55);
         exchange("::1", "::1", 56);
@@ -67,7 +67,7 @@ fn connections_are_found_by_either_end() {
             .iter()
             .find(|e| e.original.source == ip("127.0.0.2"));
         let detail = Detail::Ports {
-            source: port,
+            source: client.local_addr().unwrap().port(),
             destination: 53,
         };
         assert_eq!(first.unwrap().original.detail, detail);
@@ -101,12 +101,14 @@ fn a_dump_of_many_is_whole() {
         // Far more than one datagram of a dump holds, and then so many that the kernel is asked for single addresses.
         let client = UdpSocket::bind("127.0.0.2:0").unwrap();
         let mut conntrack = Conntrack::open().unwrap();
+        // A second flow from the first one's port would be the first one.
+        let mut clients = Vec::new();
         for (ports, all) in [(1000..4000, 3000), (4000..20_000, 19_000)] {
             for port in ports {
                 let _ = client.send_to(b"?", ("127.0.0.3", port));
             }
-            exchange("127.0.0.4", "127.0.0.2", 54);
-            exchange("::1", "::1", 56);
+            clients.push(exchange("127.0.0.4", "127.0.0.2", 54));
+            clients.push(exchange("::1", "::1", 56));
             assert!((all..all + 10).contains(&conntrack.tracked().unwrap()));
             let mut of = |addresses: &[&str]| {
                 let addresses = addresses.iter().map(|address| ip(address)).collect();
