@@ -21,21 +21,32 @@ const FLIGHT: Duration = Duration::from_millis(150);
 /// Datagrams and SYNs, over every family, as fast as a thread can without starving the others.
 pub struct Sender {
     stop: Arc<AtomicBool>,
+    datagrams: Arc<AtomicUsize>,
     thread: JoinHandle<Result<(usize, usize), Error>>,
 }
 
 impl Sender {
     pub fn start(from: &Pod, to: &Pod) -> Result<Self, Error> {
         let stop = Arc::new(AtomicBool::new(false));
+        let datagrams = Arc::new(AtomicUsize::new(0));
         let targets = to.addresses().to_vec();
         let (sent, first) = mpsc::channel();
         let thread = from.netns().spawn({
-            let stop = stop.clone();
-            move || send(&targets, &stop, &sent)
+            let (stop, datagrams) = (stop.clone(), datagrams.clone());
+            move || send(&targets, &stop, &datagrams, &sent)
         })?;
         // How long it takes until a thread runs is the machine's business.
         let _ = first.recv();
-        Ok(Self { stop, thread })
+        Ok(Self {
+            stop,
+            datagrams,
+            thread,
+        })
+    }
+
+    /// How many datagrams it has sent so far.
+    pub fn datagrams(&self) -> usize {
+        self.datagrams.load(Ordering::Relaxed)
     }
 
     /// Stops; how many datagrams and SYNs were sent.
@@ -45,7 +56,12 @@ impl Sender {
     }
 }
 
-fn send(targets: &[IpAddr], stop: &AtomicBool, sent: &mpsc::Sender<()>) -> (usize, usize) {
+fn send(
+    targets: &[IpAddr],
+    stop: &AtomicBool,
+    datagrams: &AtomicUsize,
+    sent: &mpsc::Sender<()>,
+) -> (usize, usize) {
     let any = |target: &IpAddr| match target {
         IpAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
         IpAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
@@ -55,14 +71,11 @@ fn send(targets: &[IpAddr], stop: &AtomicBool, sent: &mpsc::Sender<()>) -> (usiz
         .map(|target| UdpSocket::bind(any(target)).unwrap());
     let sockets: Vec<UdpSocket> = sockets.collect();
     let mut connecting = Vec::new();
-    let (mut datagrams, mut syns) = (0, 0);
+    let mut syns = 0;
     while !stop.load(Ordering::Relaxed) {
         for (socket, target) in sockets.iter().zip(targets) {
-            datagrams += usize::from(
-                socket
-                    .send_to(b"from my first instant", (*target, UDP))
-                    .is_ok(),
-            );
+            let taken = socket.send_to(b"from my first instant", (*target, UDP));
+            datagrams.fetch_add(usize::from(taken.is_ok()), Ordering::Relaxed);
         }
         if connecting.len() < 64 {
             for target in targets {
@@ -77,7 +90,7 @@ fn send(targets: &[IpAddr], stop: &AtomicBool, sent: &mpsc::Sender<()>) -> (usiz
         let _ = sent.send(());
         sleep(Duration::from_micros(500));
     }
-    (datagrams, syns)
+    (datagrams.load(Ordering::Relaxed), syns)
 }
 
 /// Counts what arrives.
