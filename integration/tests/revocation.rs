@@ -26,6 +26,10 @@ const PUSH: u16 = 81;
 const LIFE: Duration = Duration::from_secs(1);
 /// How long it is watched from then on.
 const WATCH: Duration = Duration::from_millis(500);
+/// Where the thread that watches has to wait for so long until it runs again, the round doesn't count.
+const STALL: Duration = Duration::from_millis(100);
+/// How often a change is tried. The last round counts in any case.
+const ROUNDS: usize = 5;
 
 /// Connections that are open all the time, and rest.
 const RESTING: usize = 1000;
@@ -161,6 +165,12 @@ impl Stage {
         let daemons: Vec<&Daemon> = self.daemons.iter().collect();
         committed(&daemons, || self.manifests.put(name, text))
     }
+
+    /// Takes a file back, which concerns these nodes.
+    fn take_back(&self, name: &str, nodes: &[usize]) -> Result<(), Error> {
+        let daemons: Vec<&Daemon> = nodes.iter().map(|node| &self.daemons[*node]).collect();
+        committed(&daemons, || self.manifests.remove(name))
+    }
 }
 
 /// What the daemons said last tells why a test failed.
@@ -187,41 +197,70 @@ fn cluster_ips(number: u16) -> [IpAddr; 2] {
     ]
 }
 
-/// Watches flows from a change on: each must have seen its last byte, or the last answer to a keepalive, within [`LIFE`].
+/// Makes a change that denies flows, and takes it back. Each must have seen its last byte, or the last answer to a keepalive,
+/// within [`LIFE`].
+///
+/// Where the machine stands still, the daemons do too, and that is none of their doing: such a round is tried again.
 fn die(
+    stage: &mut Stage,
     what: &str,
-    flows: Vec<Flow>,
-    change: impl FnOnce() -> Result<(), Error>,
+    open: impl Fn(&mut Stage) -> Result<Vec<Flow>, Error>,
+    change: impl Fn(&Stage) -> Result<(), Error>,
+    undo: impl Fn(&Stage) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let started = Instant::now();
-    change()?;
-    let mut seen: Vec<(u64, Duration)> = flows.iter().map(|f| (f.got(), Duration::ZERO)).collect();
+    for round in 1..=ROUNDS {
+        let flows = open(stage)?;
+        let started = Instant::now();
+        change(stage)?;
+        let stall = watch(&flows, started);
+        let counts = stall <= STALL || round == ROUNDS;
+        if counts {
+            assert_dead(what, &flows, started);
+        } else {
+            println!("{what}: once more, for {stall:?} this thread did not run");
+        }
+        drop(flows);
+        undo(stage)?;
+        if counts {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until what becomes of flows after a change must have shown; the longest time that this thread had to wait meanwhile
+/// until it ran again.
+fn watch(flows: &[Flow], started: Instant) -> Duration {
     let given_up = || {
         flows
             .iter()
             .all(|f| !f.only_keeps_alive() || f.timed_out().is_some())
     };
+    let (mut last, mut longest) = (started, Duration::ZERO);
     while started.elapsed() < LIFE + WATCH
         || (!given_up() && started.elapsed() < LIFE + UNTIL_TIMEOUT + WATCH)
     {
-        for (flow, (got, at)) in flows.iter().zip(&mut seen) {
-            let now = flow.got();
-            if now != *got {
-                (*got, *at) = (now, started.elapsed());
-            }
-        }
         sleep(Duration::from_millis(2));
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
     }
-    for (flow, (_, at)) in flows.iter().zip(&mut seen) {
+    longest
+}
+
+fn assert_dead(what: &str, flows: &[Flow], started: Instant) {
+    let end = |flow: &Flow| {
         if flow.only_keeps_alive() {
             let timed_out = flow.timed_out().unwrap_or_else(Instant::now);
-            *at = (timed_out - started).saturating_sub(UNTIL_TIMEOUT);
+            return (timed_out - started).saturating_sub(UNTIL_TIMEOUT);
         }
-    }
-    let mut ends: Vec<Duration> = seen.iter().map(|(_, at)| *at).collect();
-    ends.sort_unstable();
-    let alive = flows.iter().zip(&seen).filter(|(_, (_, at))| *at > LIFE);
+        let last = flow.last().unwrap_or(started);
+        last.saturating_duration_since(started)
+    };
+    let seen: Vec<Duration> = flows.iter().map(end).collect();
+    let alive = flows.iter().zip(&seen).filter(|(_, at)| **at > LIFE);
     let alive: Vec<&str> = alive.map(|(flow, _)| flow.name()).collect();
+    let mut ends = seen.clone();
+    ends.sort_unstable();
     println!(
         "{what}: {} connections dead after {:?} (median), {:?} (last)",
         flows.len(),
@@ -229,7 +268,6 @@ fn die(
         ends[ends.len() - 1],
     );
     assert!(alive.is_empty(), "{what}: alive are {alive:#?}");
-    Ok(())
 }
 
 /// Asserts that every flow goes on.
@@ -257,78 +295,96 @@ fn what_is_denied_is_dead_within_a_second_and_all_else_lives() -> Result<(), Err
         ends,
         Talk::Asks,
     )?];
-    let from_client = |stage: &Stage| stage.open("dev/client");
+    let from_client = |stage: &mut Stage| stage.open("dev/client");
     let put = |stage: &Stage, name: &str, text: &str| stage.manifests.put(name, text);
-
-    let flows = from_client(&stage)?;
-    die("a policy made", flows, || {
-        put(&stage, "policy.yaml", &only(KEEPER))
-    })?;
-
-    stage.settle("policy.yaml", &both())?;
-    let flows = from_client(&stage)?;
-    die("a policy changed", flows, || {
-        put(&stage, "policy.yaml", &only(KEEPER))
-    })?;
-
-    stage.settle("policy.yaml", &both())?;
-    let flows = from_client(&stage)?;
-    let other = client("role: other").to_string();
-    die("a pod relabelled", flows, || {
-        put(&stage, "client.yaml", &other)
-    })?;
-
     let labelled = client("role: client").to_string();
-    stage.settle("client.yaml", &labelled)?;
-    let flows = from_client(&stage)?;
-    let ops = namespace("dev", "team: ops");
-    die("a namespace relabelled", flows, || {
-        put(&stage, "dev.yaml", &ops)
-    })?;
 
-    let dev = namespace("dev", "team: dev");
-    stage.settle("dev.yaml", &dev)?;
-    let flows = from_client(&stage)?;
+    die(
+        &mut stage,
+        "a policy made",
+        from_client,
+        |stage| put(stage, "policy.yaml", &only(KEEPER)),
+        |stage| stage.take_back("policy.yaml", &[0, 1]),
+    )?;
+
+    stage.settle("policy.yaml", &both())?;
+    die(
+        &mut stage,
+        "a policy changed",
+        from_client,
+        |stage| put(stage, "policy.yaml", &only(KEEPER)),
+        |stage| stage.settle("policy.yaml", &both()),
+    )?;
+
+    let other = client("role: other").to_string();
+    die(
+        &mut stage,
+        "a pod relabelled",
+        from_client,
+        |stage| put(stage, "client.yaml", &other),
+        |stage| stage.settle("client.yaml", &labelled),
+    )?;
+
+    let (dev, ops) = (namespace("dev", "team: dev"), namespace("dev", "team: ops"));
+    die(
+        &mut stage,
+        "a namespace relabelled",
+        from_client,
+        |stage| put(stage, "dev.yaml", &ops),
+        |stage| stage.settle("dev.yaml", &dev),
+    )?;
+
     let heir = PodManifest::new("dev/heir", 1, 3, "role: heir").to_string();
-    die("an address reused", flows, || {
-        put(&stage, "client.yaml", &heir)
-    })?;
+    die(
+        &mut stage,
+        "an address reused",
+        from_client,
+        |stage| put(stage, "client.yaml", &heir),
+        |stage| stage.settle("client.yaml", &labelled),
+    )?;
 
-    stage.settle("client.yaml", &labelled)?;
-    let flows = from_client(&stage)?;
-    die("a pod gone", flows, || {
-        stage.manifests.remove("client.yaml")
-    })?;
+    die(
+        &mut stage,
+        "a pod gone",
+        from_client,
+        |stage| stage.manifests.remove("client.yaml"),
+        |stage| stage.settle("client.yaml", &labelled),
+    )?;
 
-    stage.settle("client.yaml", &labelled)?;
-    let flows = from_client(&stage)?;
     let closed = policy(
         "dev/closed",
         "{podSelector: {}, policyTypes: [Ingress, Egress]}",
     );
-    die("the client's own policy", flows, || {
-        put(&stage, "closed.yaml", &closed)
-    })?;
-    committed(&[&stage.daemons[0]], || {
-        stage.manifests.remove("closed.yaml")
-    })?;
+    die(
+        &mut stage,
+        "the client's own policy",
+        from_client,
+        |stage| put(stage, "closed.yaml", &closed),
+        |stage| stage.take_back("closed.yaml", &[0]),
+    )?;
 
     stage.settle("policy.yaml", &only(KEEPER))?;
-    // What is looked for after that change is looked for by then.
-    sleep(LIFE);
-    for daemon in &stage.daemons {
-        daemon.signal(Signal::SIGSTOP)?;
-    }
-    for node in stage.lab.nodes() {
-        node.netns().nft("delete table inet selvedge")?;
-    }
-    let flows = from_client(&stage)?;
-    die("drift repaired", flows, || {
-        stage
-            .daemons
-            .iter()
-            .try_for_each(|daemon| daemon.signal(Signal::SIGCONT))
-    })?;
+    let wiped = |stage: &mut Stage| {
+        // What is looked for after the change before is looked for by then.
+        sleep(LIFE);
+        for daemon in &stage.daemons {
+            daemon.signal(Signal::SIGSTOP)?;
+        }
+        for node in stage.lab.nodes() {
+            node.netns().nft("delete table inet selvedge")?;
+        }
+        stage.open("dev/client")
+    };
+    die(
+        &mut stage,
+        "drift repaired",
+        wiped,
+        |stage| {
+            let mut daemons = stage.daemons.iter();
+            daemons.try_for_each(|daemon| daemon.signal(Signal::SIGCONT))
+        },
+        |_| Ok(()),
+    )?;
 
     let said: String = stage.daemons.iter().map(Daemon::stderr).collect();
     for part in [
@@ -338,17 +394,26 @@ fn what_is_denied_is_dead_within_a_second_and_all_else_lives() -> Result<(), Err
     ] {
         assert!(said.contains(part), "{part:?} is not in {said}");
     }
-    for daemon in &stage.daemons {
-        daemon.terminate(PATIENCE)?;
-    }
-    for node in stage.lab.nodes() {
-        stage::selvedge(node)?.arg("cleanup").run()?;
-    }
-    let flows = from_client(&stage)?;
-    let started = Instant::now();
-    stage.start()?;
-    println!("daemons started in {:?}", started.elapsed());
-    die("a first commit", flows, || Ok(()))?;
+    let started_anew = |stage: &mut Stage| {
+        for daemon in &stage.daemons {
+            daemon.terminate(PATIENCE)?;
+        }
+        for node in stage.lab.nodes() {
+            stage::selvedge(node)?.arg("cleanup").run()?;
+        }
+        let flows = stage.open("dev/client")?;
+        let started = Instant::now();
+        stage.start()?;
+        println!("daemons started in {:?}", started.elapsed());
+        Ok(flows)
+    };
+    die(
+        &mut stage,
+        "a first commit",
+        started_anew,
+        |_| Ok(()),
+        |_| Ok(()),
+    )?;
 
     live(&keepers)?;
     live(&kubelet)?;

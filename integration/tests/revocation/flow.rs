@@ -1,12 +1,17 @@
 //! Connections that are watched: by what has come back on each so far.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use nix::sys::time::TimeSpec;
 use selvedge_lab::{Error, Host, Lab, Protocol, wait_until};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -42,11 +47,19 @@ pub struct Ends {
 pub struct Flow {
     name: String,
     talk: Talk,
-    got: Arc<AtomicU64>,
+    got: Arc<Got>,
     /// When its kernel gave the connection up.
     timed_out: Arc<OnceLock<Instant>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// What has come back on a connection.
+#[derive(Default)]
+struct Got {
+    bytes: AtomicU64,
+    /// When the kernel got the last of them, however late they were read.
+    last: Mutex<Option<Instant>>,
 }
 
 enum Socket {
@@ -56,6 +69,12 @@ enum Socket {
 
 impl Socket {
     fn open(ends: Ends) -> io::Result<Self> {
+        let socket = Self::connect(ends)?;
+        setsockopt(&socket.fd(), sockopt::ReceiveTimestampns, &true)?;
+        Ok(socket)
+    }
+
+    fn connect(ends: Ends) -> io::Result<Self> {
         let to = SocketAddr::new(ends.to, ends.port);
         if ends.protocol == Protocol::Tcp {
             let stream = TcpStream::connect_timeout(&to, OPENING)?;
@@ -82,21 +101,38 @@ impl Socket {
         };
     }
 
-    /// Takes all that waits, and adds it up in `got`. Left for later it would look as if it had come later.
-    fn receive(&mut self, got: &AtomicU64) -> io::Result<()> {
-        let mut buffer = [0; 4096];
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+        }
+    }
+
+    /// Takes all that waits, and adds it up in `got`.
+    fn receive(&self, got: &Got) -> io::Result<()> {
+        let (mut buffer, mut control) = ([0; 4096], nix::cmsg_space!(TimeSpec));
         loop {
-            let read = match self {
-                Self::Tcp(stream) => stream.read(&mut buffer),
-                Self::Udp(socket) => socket.recv(&mut buffer),
-            };
-            match read {
+            let (fd, flags) = (self.fd().as_raw_fd(), MsgFlags::empty());
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let read = recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), flags);
+            let read = match read.map_err(io::Error::from) {
                 // The end of a stream.
-                Ok(0) => return Ok(()),
-                Ok(len) => got.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed),
+                Ok(read) if read.bytes == 0 => return Ok(()),
+                Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
+            let stamp = read.cmsgs()?.find_map(|message| match message {
+                ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+                _ => None,
+            });
+            let waited =
+                stamp.and_then(|at| SystemTime::now().duration_since(UNIX_EPOCH + at).ok());
+            let now = Instant::now();
+            let came = now.checked_sub(waited.unwrap_or_default());
+            *got.last.lock().unwrap() = Some(came.unwrap_or(now));
+            let bytes = u64::try_from(read.bytes).unwrap_or(0);
+            got.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -115,7 +151,7 @@ impl Socket {
 
 impl Flow {
     pub fn start(from: &Host, name: String, ends: Ends, talk: Talk) -> Result<Self, Error> {
-        let (got, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let (got, stop) = (Arc::<Got>::default(), Arc::<AtomicBool>::default());
         let timed_out = Arc::<OnceLock<Instant>>::default();
         let socket = from.netns().run(|| {
             let socket = Socket::open(ends)?;
@@ -161,7 +197,12 @@ impl Flow {
 
     /// How many bytes have come back.
     pub fn got(&self) -> u64 {
-        self.got.load(Ordering::Relaxed)
+        self.got.bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the last of them came.
+    pub fn last(&self) -> Option<Instant> {
+        *self.got.last.lock().unwrap()
     }
 
     /// Whether it is known by its keepalives alone.
