@@ -313,6 +313,7 @@ impl Stage {
                 closed: closed - done,
                 after_deed: repaired - done,
                 after_return: repaired.saturating_duration_since(returned),
+                bare: Duration::ZERO,
             })
         })
     }
@@ -332,12 +333,13 @@ fn invalid(error: DataplaneError) -> Error {
 }
 
 /// A repair: of what, how long after the kernel had carried the deed out nothing was open any more, how long after it and
-/// after nft had ended all was as before.
+/// after nft had ended all was as before; and how long nft took in the same turn to list a small table.
 struct Repair {
     deed: Deed,
     closed: Duration,
     after_deed: Duration,
     after_return: Duration,
+    bare: Duration,
 }
 
 /// Sorts times and prints them as a line of the table; the answer is the median and the 99th percentile.
@@ -358,7 +360,7 @@ fn repairs(stage: &mut Stage, scale: &Scale, times: usize) -> Result<Vec<Repair>
     let mut repairs = Vec::new();
     for (n, deed) in deeds(times, &mut dice).into_iter().enumerate() {
         let script = deed.script(stage.table(), &mut dice);
-        repairs.push(stage.repaired(scale, deed, &script)?);
+        let mut repair = stage.repaired(scale, deed, &script)?;
         if n % scale.compare == 0 {
             stage.compare(&script)?;
         }
@@ -375,7 +377,10 @@ fn repairs(stage: &mut Stage, scale: &Scale, times: usize) -> Result<Vec<Repair>
             stage.node.netns().nft(FIREWALL)?;
             firewall = stage.firewall()?;
         }
+        let asked = Instant::now();
         assert_eq!(stage.firewall()?, firewall, "{script}");
+        repair.bare = asked.elapsed();
+        repairs.push(repair);
         // Neither the repair nor what others do to their own tables makes work.
         let quiet = stage.kernel.generation().map_err(invalid)?;
         assert_eq!(stage.settled()?, quiet, "{script}");
@@ -431,15 +436,19 @@ fn what_others_change_is_put_right_at_once() -> Result<(), Error> {
     let (median, p99) = print("all, from nft's return", times);
     let wiped = repairs.iter().filter(|repair| repair.deed.wipes());
     let (closed, _) = print("nothing open, from the wipe", wiped.map(|r| r.closed));
+    // What the machine is busy with otherwise.
+    let (bare, _) = print(
+        "nft alone, in the same turns",
+        repairs.iter().map(|r| r.bare),
+    );
     // A daemon that is not optimised, beside other tests, takes longer, and now and then much longer.
-    let (slack, longest) = match soak() {
-        true => (1, Duration::from_millis(250)),
-        false => (4, PATIENCE / 10),
+    let (most, longest) = match soak() {
+        true => (Duration::from_millis(50), Duration::from_millis(250)),
+        false => (Duration::from_millis(200) + 3 * bare, PATIENCE / 10),
     };
-    assert!(median <= slack * Duration::from_millis(50), "{median:?}");
+    assert!(median <= most, "{median:?}, {most:?}");
     assert!(p99 <= longest, "{p99:?}");
-    let most = slack * Duration::from_millis(50);
-    assert!(closed <= most, "{closed:?}");
+    assert!(closed <= most, "{closed:?}, {most:?}");
     Ok(())
 }
 
