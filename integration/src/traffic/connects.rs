@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -52,6 +52,8 @@ pub struct Connects {
 struct Live {
     connected: AtomicU64,
     denied: AtomicU64,
+    /// When the oldest of the attempts under way began, or would have begun.
+    oldest: Mutex<Option<Instant>>,
 }
 
 impl Connects {
@@ -92,6 +94,14 @@ impl Connects {
         self.live.denied.load(Ordering::Relaxed)
     }
 
+    /// Whether the fate of each attempt that began before this instant is known, and in the counts.
+    pub fn knows_all_before(&self, instant: Instant) -> bool {
+        let oldest = self.live.oldest.lock();
+        oldest
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some_and(|oldest| oldest > instant)
+    }
+
     /// Starts no more, waits for those under way, and returns the counts.
     pub fn stop(self) -> Result<ConnectCounts, Error> {
         self.worker.stop()
@@ -120,11 +130,9 @@ fn run(
             return counts;
         }
         if !stopping && next <= Instant::now() {
+            let since = Instant::now();
             match open(to, &mut ports) {
-                Ok(socket) => attempts.push(Attempt {
-                    socket,
-                    since: Instant::now(),
-                }),
+                Ok(socket) => attempts.push(Attempt { socket, since }),
                 Err(error) => count(&mut counts, Err(error), Duration::ZERO),
             }
             next = (next + pace).max(Instant::now());
@@ -141,6 +149,8 @@ fn run(
         });
         live.connected.store(counts.connected, Ordering::Relaxed);
         live.denied.store(counts.denied, Ordering::Relaxed);
+        let oldest = attempts.first().map_or_else(Instant::now, |one| one.since);
+        *live.oldest.lock().unwrap_or_else(PoisonError::into_inner) = Some(oldest);
     }
 }
 

@@ -55,11 +55,7 @@ pub fn show(shop: &Shop, daemons: &mut Daemons, story: &Story) -> Result<(), Fai
     let opened = first(knocks, Instant::now())?;
     let commits = daemons.await_commits()?;
     // What was denied before the edit is counted late, and later still where the machine is busy.
-    still(
-        || knocks.denied(),
-        Instant::now(),
-        "dev/sandbox-0 was denied after the edit",
-    )?;
+    decided(knocks)?;
     let (denied, connected) = (knocks.denied(), knocks.connected());
     sleep(WATCHED);
     expect(
@@ -81,6 +77,7 @@ pub fn show(shop: &Shop, daemons: &mut Daemons, story: &Story) -> Result<(), Fai
     save(&original)?;
     let closed = last(knocks, Instant::now())?;
     daemons.await_commits()?;
+    decided(knocks)?;
     let after = knocks.connected();
     sleep(WATCHED);
     expect(
@@ -155,28 +152,34 @@ fn first(knocks: &Connects, since: Instant) -> Result<Duration, Failure> {
     Ok(since.elapsed())
 }
 
-/// The time from `since` to the last connection.
+/// Waits until there has been no connection for as long as an attempt may take; the time from `since` to the last one.
 fn last(knocks: &Connects, since: Instant) -> Result<Duration, Failure> {
-    still(
-        || knocks.connected(),
-        since,
-        "dev/sandbox-0 still gets through after the edit was undone",
-    )
-}
-
-/// Waits until a count has stood still for as long as an attempt may take; the time from `since` to its last move. It fails
-/// with `otherwise` where the count goes on.
-fn still(count: impl Fn() -> u64, since: Instant, otherwise: &str) -> Result<Duration, Failure> {
-    let (mut before, mut at) = (count(), since);
+    let (mut before, mut at) = (knocks.connected(), since);
     while at.elapsed() < WINDOW {
         sleep(TICK);
-        let now = count();
+        let now = knocks.connected();
         if now != before {
             (before, at) = (now, Instant::now());
         }
-        expect(since.elapsed() < PATIENCE, otherwise)?;
+        expect(
+            since.elapsed() < PATIENCE,
+            "dev/sandbox-0 still gets through after the edit was undone",
+        )?;
     }
     Ok(at.duration_since(since))
+}
+
+/// Waits until it is known of all that was tried so far whether it got through.
+fn decided(knocks: &Connects) -> Result<(), Failure> {
+    let now = Instant::now();
+    while !knocks.knows_all_before(now) {
+        sleep(TICK);
+        expect(
+            now.elapsed() < PATIENCE,
+            "the attempts of dev/sandbox-0 come to no end",
+        )?;
+    }
+    Ok(())
 }
 
 fn ms(time: Duration) -> String {
