@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use selvedge_lab::api::{Chaos, Cut, Endpoint, Gone, Reply, Which};
-use selvedge_lab::stage::live::Live;
+use selvedge_lab::stage::live::{IN_FORCE, Live};
 use selvedge_lab::{Connects, Daemon, Error, Pod, Protocol, TcpFlow, wait_until};
 
 use serde_json::json;
@@ -42,6 +42,7 @@ impl Witness {
         db.listen(Protocol::Tcp, PORT)?;
         live.policy("shop/allow", &db_accepts(&from("web")))?;
         let daemon = live.run_command(1)?.args(["--api-silence", "2"]).daemon()?;
+        daemon.wait_for_output(IN_FORCE, PATIENCE)?;
         let (web, guest) = (live.pod("shop/web")?, live.pod("shop/guest")?);
         let stranger = live.pod("shop/stranger")?;
         reaches(&stranger, &db, false)?;
