@@ -1,4 +1,5 @@
 use std::os::unix::fs::symlink;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -287,11 +288,18 @@ fn what_is_held_gives_way_to_what_is_written_elsewhere() {
 
 #[test]
 fn a_file_that_was_emptied_a_moment_ago_is_waited_for() {
-    let mut fixture = Fixture::new();
-    fixture.write("p.yaml", policy("one"));
-    fixture.read();
-    fixture.write("p.yaml", "");
-    let reading = fixture.files.read(NOW).unwrap();
+    let reading = loop {
+        let mut fixture = Fixture::new();
+        fixture.write("p.yaml", policy("one"));
+        fixture.read();
+        let emptied = Instant::now();
+        fixture.write("p.yaml", "");
+        let reading = fixture.files.read(NOW).unwrap();
+        // On a busy machine the moment may have passed.
+        if emptied.elapsed() < EMPTY_AGE / 2 {
+            break reading;
+        }
+    };
     assert!(reading.unsettled);
     assert_eq!(own_keys(&reading.snapshot), ["NetworkPolicy shop/one"]);
     assert!(reading.snapshot.problems.is_empty());
