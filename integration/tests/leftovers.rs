@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use selvedge_lab::{Error, Lab, Netns, Protocol, Signal, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn tie(observer: &Netns, number: usize, namespace: &Path) -> Result<(), Error> {
     observer.ip_batch(&format!(
