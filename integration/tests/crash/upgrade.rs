@@ -9,6 +9,8 @@ use super::PATIENCE;
 use super::node::Victim;
 
 const PACE: Duration = Duration::from_millis(5);
+/// For handshakes that must succeed: longer than TCP's first retransmission, as a probe's, and shorter than the second (3 s).
+const WINDOW: Duration = Duration::from_millis(2900);
 
 /// What a Selvedge that never was might have left: chains of today's names with other hooks, priorities and rules, sets of
 /// today's names with other types, objects that today's has no word for, a chain that drops and logs, and a table that is
@@ -75,7 +77,8 @@ fn an_upgrade_swaps_all_rules_in_one_transaction() -> Result<(), Error> {
     for address in db.addresses() {
         let flow = TcpFlow::start(&web, *address, 80, PACE)?;
         let datagrams = UdpStream::start(&web, *address, 80, 200)?;
-        allowed.push((flow, datagrams, Connects::start(&web, *address, 80, PACE)?));
+        let connects = Connects::start_with_window(&web, *address, 80, PACE, WINDOW)?;
+        allowed.push((flow, datagrams, connects));
         let datagrams = UdpStream::start(&stranger, *address, 80, 200)?;
         denied.push((datagrams, Connects::start(&stranger, *address, 80, PACE)?));
     }
