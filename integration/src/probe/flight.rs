@@ -242,7 +242,8 @@ fn bind_source(socket: &Socket, probe: &Probe) -> io::Result<()> {
     } else {
         probe.source_port.unwrap_or(0)
     };
-    socket.set_reuse_address(true)?;
+    // A port that is nobody's choice must not be another probe's, too.
+    socket.set_reuse_address(probe.source_port.is_some())?;
     socket.bind(&SocketAddr::new(probe.source.unwrap_or(any), port).into())
 }
 
