@@ -115,7 +115,8 @@ impl Places {
     pub fn install(&self, binary: &Path, entry: &Entry) -> Result<Vec<String>, InstallError> {
         // Nothing is copied to a node without Flannel. Copying takes a while, in which Flannel may write its file anew.
         if let Err(error) = self.flannels() {
-            if matches!(error, InstallError::NoFlannel { certain: true, .. }) {
+            let another = matches!(error, InstallError::NoFlannel { certain: true, .. });
+            if another && self.first_of_others()?.is_some() {
                 // It would keep the network that is there now from being used.
                 remove(&self.own())?;
             }
@@ -123,7 +124,8 @@ impl Places {
         }
         let mut said: Vec<String> = self.copy(binary)?.into_iter().collect();
         for _ in 0..ATTEMPTS {
-            if self.put_in(entry, &mut said)? && self.put_before(entry, &mut said)? {
+            if self.put_in(entry, &mut said)? {
+                self.put_before(entry, &mut said)?;
                 return Ok(said);
             }
         }
@@ -161,11 +163,19 @@ impl Places {
         Ok(true)
     }
 
-    /// Writes the copy that is read first, where it isn't as it should be. Whether there was anything to copy.
-    fn put_before(&self, entry: &Entry, said: &mut Vec<String>) -> Result<bool, InstallError> {
+    /// Writes the copy that is read first, where it isn't as it should be. Where runtimes would use another network there is
+    /// none.
+    fn put_before(&self, entry: &Entry, said: &mut Vec<String>) -> Result<(), InstallError> {
+        let first = self.first_of_others()?;
         let flannels = self.flannels()?;
-        let Some((path, text)) = flannels.first() else {
-            return Ok(false);
+        let Some((path, text)) = flannels
+            .iter()
+            .find(|(path, _)| Some(path) == first.as_ref())
+        else {
+            if remove(&self.own())? {
+                said.push(format!("removed {}", self.own().display()));
+            }
+            return Ok(());
         };
         let with = conflist::insert(text, entry).map_err(|source| InstallError::Configuration {
             path: path.clone(),
@@ -174,7 +184,7 @@ impl Places {
         let with = with.as_ref().unwrap_or(text);
         let own = self.own();
         if read_text(&own).is_ok_and(|there| there == *with) {
-            return Ok(true);
+            return Ok(());
         }
         let like = fs::metadata(path).map_err(failed(path, "read"))?;
         replace(&own, with.as_bytes(), Some(&like), 0o600)?;
@@ -183,7 +193,16 @@ impl Places {
             path.display(),
             own.display()
         ));
-        Ok(true)
+        Ok(())
+    }
+
+    /// What runtimes would read first without the copy; Multus's hands pods on to the next one, or to one that it names.
+    fn first_of_others(&self) -> Result<Option<PathBuf>, InstallError> {
+        let own = self.own();
+        let multus = |path: &Path| read_text(path).is_ok_and(|text| conflist::is_multus(&text));
+        let files = entries(&self.configurations)?.into_iter();
+        let mut read = files.filter(|path| is_read(path) && *path != own);
+        Ok(read.find(|path| !multus(path)))
     }
 
     /// Takes the plugin out of every configuration, then the copy, its binary and the backups away. What was done is said, a
@@ -227,24 +246,14 @@ impl Places {
     /// Why not, in a line.
     pub fn in_use(&self) -> Result<PathBuf, String> {
         let readable = |error: InstallError| error.to_string();
-        let files = entries(&self.configurations).map_err(readable)?;
-        let mut read = files.into_iter().filter(|path| is_read(path));
-        let mut first = read.next().ok_or_else(|| {
+        let own = Some(self.own()).filter(|own| own.exists());
+        let first = [own, self.first_of_others().map_err(readable)?];
+        let first = first.into_iter().flatten().min().ok_or_else(|| {
             format!(
                 "there is no configuration in {}",
                 self.configurations.display()
             )
         })?;
-        let text = read_text(&first).map_err(readable)?;
-        if conflist::is_multus(&text) {
-            // It hands pods on to the network that comes next, or to one that it names, most likely that.
-            first = read.next().ok_or_else(|| {
-                format!(
-                    "{} is Multus's, and there is no other configuration",
-                    first.display()
-                )
-            })?;
-        }
         let text = read_text(&first).map_err(readable)?;
         let there = conflist::has_plugin(&text);
         if !there.map_err(|error| format!("{}: {error}", first.display()))? {
@@ -261,10 +270,9 @@ impl Places {
 
     /// What a runtime reads before any configuration of Flannel's, so that the plugin is never run.
     pub fn in_its_way(&self) -> Option<String> {
-        let all = entries(&self.configurations).ok()?;
-        let first = all.into_iter().find(|path| is_read(path))?;
+        let first = self.first_of_others().ok()??;
         let flannels = self.flannels().ok()?;
-        let ours = first == self.own() || flannels.iter().any(|(path, _)| *path == first);
+        let ours = flannels.iter().any(|(path, _)| *path == first);
         (!ours).then(|| {
             format!(
                 "{} comes before Flannel's configuration: container runtimes use that one",

@@ -141,8 +141,11 @@ fn what_runtimes_read_first_has_the_plugin_whatever_flannel_writes() {
     fs::remove_file(&own).unwrap();
     assert_eq!(node.install().unwrap().len(), 1);
     assert_eq!(node.places.in_use(), Ok(own.clone()));
-    // Where Flannel makes room for another network, so does the copy.
+    // A list that is gone for a moment, before another one is there, changes nothing.
     fs::remove_file(&path).unwrap();
+    node.install().unwrap_err();
+    assert!(own.exists());
+    // Where Flannel makes room for another network, so does the copy.
     fs::write(
         node.conf("10-other.conflist"),
         "{\"plugins\": [{\"type\": \"bridge\"}]}",
@@ -151,6 +154,26 @@ fn what_runtimes_read_first_has_the_plugin_whatever_flannel_writes() {
     node.install().unwrap_err();
     assert!(!own.exists());
     assert!(node.places.in_use().unwrap_err().contains("10-other"));
+}
+
+/// A node that has been moved to another network may still have Flannel's list.
+#[test]
+fn another_network_that_comes_before_flannel_s_stays_before_it() {
+    let node = node();
+    fs::write(node.conf("10-flannel.conflist"), FLANNELS).unwrap();
+    node.install().unwrap();
+    let calico = node.conf("10-calico.conflist");
+    fs::write(&calico, "{\"plugins\": [{\"type\": \"calico\"}]}").unwrap();
+    node.install().unwrap();
+    assert!(!node.conf(OWN).exists());
+    let noted = node.places.in_its_way().unwrap();
+    assert!(noted.contains("10-calico.conflist comes before"), "{noted}");
+    assert!(node.places.in_use().unwrap_err().contains("10-calico"));
+    // After it, it is in nobody's way.
+    fs::rename(&calico, node.conf("20-calico.conflist")).unwrap();
+    node.install().unwrap();
+    assert_eq!(node.places.in_use(), Ok(node.conf(OWN)));
+    assert_eq!(node.places.in_its_way(), None);
 }
 
 #[test]
@@ -251,7 +274,7 @@ fn a_link_stays_one_and_a_pipe_holds_nothing_up() {
     std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
     let pipe = node.conf("05-pipe.conflist");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert_eq!(node.install().unwrap().len(), 3);
+    assert_eq!(node.install().unwrap().len(), 2, "no copy before the pipe");
     let is_link = |path: &Path| fs::symlink_metadata(path).unwrap().is_symlink();
     assert!(is_link(&link));
     let there = fs::read_to_string(&elsewhere).unwrap();

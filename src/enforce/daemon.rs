@@ -190,6 +190,7 @@ pub async fn run_on<D: Dataplane>(
             _ = check.tick() => {
                 serving.check();
                 state.check();
+                state.have_filtered();
             }
             () = heard(interference.as_ref()) => {
                 if state.reconciler.listen() {
@@ -489,20 +490,26 @@ impl<D: Dataplane> State<D> {
         }
     }
 
+    /// The pods' bridge, once it is found.
+    fn bridge_link(&self) -> Option<&Link> {
+        let mut links = self.links.iter().flatten();
+        links.find(|link| self.bridge_found && link.name == self.host.bridge.as_str())
+    }
+
     /// Has what the pods' bridge passes on meet netfilter, and takes note of whether it does.
     fn have_filtered(&mut self) {
-        let links = self.links.iter().flatten();
-        let mut bridge =
-            links.filter(|link| self.bridge_found && link.name == self.host.bridge.as_str());
-        let bridge = bridge.next();
-        let filtered = bridge.map(|bridge| bridge.filtered).unwrap_or_default();
+        let bridge = self.bridge_link().cloned();
+        let filtered = bridge
+            .as_ref()
+            .map(|bridge| bridge.filtered)
+            .unwrap_or_default();
         if filtered == Filtered::WHOLLY {
             self.named = None;
         } else if let (Some(bridge), Some(filter)) = (bridge, &self.filter)
             && self.named.replace(bridge.index) != Some(bridge.index)
         {
             // Should nobody take it, net.bridge has the say as before.
-            let _ = filter.send(bridge.name.clone());
+            let _ = filter.send(bridge.name);
         }
         if std::mem::replace(&mut self.filtered, filtered) != filtered {
             self.check();
@@ -532,7 +539,13 @@ impl<D: Dataplane> State<D> {
     fn own_part(&self, net: IpNetwork) -> Vec<IpNetwork> {
         let within = |cidr: &&IpNetwork| cidr.prefix() > net.prefix() && net.contains(cidr.ip());
         let own: Vec<IpNetwork> = self.pod_cidrs.iter().filter(within).copied().collect();
-        match own.is_empty() {
+        // Flannel may have its leases from elsewhere than the Node has its blocks.
+        let bridge = self.bridge_link().into_iter();
+        let mut addresses = bridge.flat_map(|bridge| &bridge.addresses);
+        let elsewhere = addresses.any(|address| {
+            net.contains(*address) && !own.iter().any(|part| part.contains(*address))
+        });
+        match own.is_empty() || elsewhere {
             true => vec![net],
             false => own,
         }

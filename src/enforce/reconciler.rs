@@ -269,7 +269,8 @@ impl<D: Dataplane> Reconciler<D> {
     fn count(&self) {
         self.observer.metrics.cluster(Counts {
             policies: self.index.policy_count(),
-            policy_problems: self.index.policy_problem_count() + self.warnings.len(),
+            policy_problems: self.index.policy_problem_count(),
+            unmet_ports: self.warnings.len(),
             refused_policies: self.quarantine.policies(),
             closed_pods: self.compiler.closed(),
             namespaces: self.index.namespace_count(),

@@ -57,7 +57,7 @@ impl Serving {
             }
             Err(error) if is_taken(&error) => {
                 self.problems
-                    .update([format!("{error}; policies are enforced meanwhile")]);
+                    .update([format!("{error}; policies are enforced meanwhile, though kubelet may restart a daemon that doesn't answer")]);
                 Ok(())
             }
             Err(error) => Err(error),

@@ -142,8 +142,10 @@ impl CniOutcome {
 pub struct Counts {
     /// Policies.
     pub policies: usize,
-    /// What is wrong with them, and what they ask for that nothing can fulfil.
+    /// What is wrong with them.
     pub policy_problems: usize,
+    /// Named ports that they ask for and that no pod has, as far as this node needs to know.
+    pub unmet_ports: usize,
     /// Policies that the kernel refuses to take, and that are closed for that.
     pub refused_policies: usize,
     /// Pods of this node that nothing passes for: the kernel refuses their chains, or their policies can't be known any more.

@@ -59,6 +59,7 @@ pub struct Metrics {
     registry: Registry,
     policies: Gauge,
     policy_problems: Gauge,
+    unmet_ports: Gauge,
     refused_policies: Gauge,
     closed_pods: Gauge,
     namespaces: Gauge,
@@ -114,7 +115,12 @@ impl Metrics {
             policy_problems: put(
                 ours,
                 "policy_problems",
-                "What is wrong with policies, or asked for by them and not to be fulfilled, at present",
+                "What of policies can't be understood, and allows nothing for that, at present",
+            ),
+            unmet_ports: put(
+                ours,
+                "unmet_ports",
+                "Named ports that policies ask for and no pod has, of this node's where it is about these",
             ),
             refused_policies: put(
                 ours,
@@ -262,6 +268,7 @@ impl Metrics {
     pub fn cluster(&self, counts: Counts) {
         self.policies.set(whole(counts.policies));
         self.policy_problems.set(whole(counts.policy_problems));
+        self.unmet_ports.set(whole(counts.unmet_ports));
         self.refused_policies.set(whole(counts.refused_policies));
         self.closed_pods.set(whole(counts.closed_pods));
         self.namespaces.set(whole(counts.namespaces));

@@ -25,6 +25,7 @@ fn tell_all(metrics: &Metrics) {
     metrics.cluster(Counts {
         policies: 1,
         policy_problems: 2,
+        unmet_ports: 15,
         refused_policies: 13,
         closed_pods: 14,
         namespaces: 3,
@@ -113,6 +114,7 @@ fn what_is_told_is_exposed() {
     for (name, label, value) in [
         ("selvedge_policies", "", 1.0),
         ("selvedge_policy_problems", "", 2.0),
+        ("selvedge_unmet_ports", "", 15.0),
         ("selvedge_refused_policies", "", 13.0),
         ("selvedge_closed_pods", "", 14.0),
         ("selvedge_namespaces", "", 3.0),

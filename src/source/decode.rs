@@ -104,7 +104,7 @@ fn collect<'a>(
                     value,
                 });
             }
-            _ if api_version.is_some() || index.is_some() => {
+            _ if is_object_like(value) || index.is_some() => {
                 leaves.push(Leaf {
                     kind: None,
                     api_version,
@@ -134,6 +134,12 @@ fn collect<'a>(
         index,
         value,
     });
+}
+
+/// Whether a value is an object but for its kind. Helm's charts have an apiVersion, too.
+fn is_object_like(value: &Value) -> bool {
+    let has = |key| value.get(key).is_some();
+    has("apiVersion") && (has("metadata") || has("spec") || has("items"))
 }
 
 fn item(leaf: &Leaf<'_>) -> Option<Item> {
@@ -542,7 +548,10 @@ fn labels(value: &Value, problems: &mut Problems) -> (Labels, bool) {
             (read, partial)
         }
         Some(_) => {
-            problems.push(problem("metadata.labels", "it must be a map; left out"));
+            problems.push(problem(
+                "metadata.labels",
+                "it must be a map; left out, so policies may pass it by",
+            ));
             (Labels::default(), true)
         }
     }

@@ -261,6 +261,7 @@ fn what_is_none_of_our_business_is_skipped() {
         json!({"apiVersion": "crd.projectcalico.org/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}}),
         json!({"apiVersion": "example.com/v1", "kind": "Pod", "metadata": {}}),
         json!({"resources": ["a.yaml"], "namePrefix": "x"}),
+        json!({"apiVersion": "v2", "name": "shop", "version": "1.0.0"}),
         json!({"spec": {"podSelector": {}}}),
         json!([{"op": "replace", "path": "/spec/replicas", "value": 2}]),
         json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "a"}}),

@@ -1,6 +1,7 @@
 //! Objects as the API has them, made of the fuzzer's bytes: few names, labels, ports and addresses, so that selectors
 //! match, ports overlap and addresses are used twice.
 
+use selvedge::cluster::parse::parse_cidr;
 use serde_json::{Map, Value, json};
 
 /// The nodes' names.
@@ -174,10 +175,15 @@ fn peer(choices: &mut Choices<'_>) -> Value {
 }
 
 fn block(choices: &mut Choices<'_>, blocks: &[&str], all: &[&str]) -> Value {
-    let mut block = json!({"cidr": choices.of(blocks)});
-    let except: Vec<Value> = (0..choices.below(3))
-        .map(|_| json!(choices.of(all)))
-        .collect();
+    let cidr = choices.of(blocks);
+    let mut block = json!({"cidr": cidr});
+    let net = |text: &str| parse_cidr(text).unwrap();
+    // The API takes no others.
+    let within = |part: &&str| {
+        net(part).prefix() > net(cidr).prefix() && net(cidr).contains(net(part).network())
+    };
+    let except: Vec<&str> = (0..choices.below(3)).map(|_| *choices.of(all)).collect();
+    let except: Vec<Value> = except.into_iter().filter(within).map(Value::from).collect();
     if !except.is_empty() {
         block["except"] = except.into();
     }

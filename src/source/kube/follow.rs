@@ -53,6 +53,9 @@ const STRIKES: u32 = 3;
 /// the list anew would load it more.
 const PAGE_TRIES: u32 = 5;
 
+/// A stream that is there again and says nothing for so long has told all that was missed: a server sends that at once.
+const CAUGHT: Duration = Duration::from_millis(500);
+
 /// So many failures at most count from the time when the server was away, once it is back.
 const FAILURES_WHEN_BACK: u32 = 2;
 
@@ -77,6 +80,8 @@ pub enum News {
     Lost(ApiError),
     /// It can again.
     Found,
+    /// Since it can again, all that was missed has been told.
+    Caught,
     /// Nothing has changed.
     Heard,
     /// The stream has ended and is made anew.
@@ -135,6 +140,8 @@ struct State {
     strikes: u32,
     /// Whether the loss has been told.
     lost: bool,
+    /// Whether there may be something that was missed by it.
+    behind: bool,
     /// Whether the server could not be reached when it was last asked.
     away: bool,
     /// Whether it is there again since this attempt.
@@ -187,6 +194,7 @@ impl Follower {
             }
             // One broken stream is no news: servers restart, and load balancers cut.
             if state.failures > 1 && !error.is_gone() && !std::mem::replace(&mut state.lost, true) {
+                state.behind = true;
                 let lost = News::Lost(error);
                 if self.tell(lost).await.is_err() {
                     return;
@@ -347,6 +355,7 @@ impl Follower {
             next = page.next;
             if next.is_none() {
                 self.tell(listing.end()).await?;
+                state.behind = false;
                 state.version = Some(page.version);
                 state.failures = 0;
                 return Ok(());
@@ -392,7 +401,15 @@ impl Follower {
             state.paged = state.unfinished >= STREAMED_LISTS;
         }
         loop {
-            let line = match tokio::time::timeout(self.silence, lines.next()).await {
+            // A list tells by its end.
+            let catching_up = state.behind && listing.is_none();
+            let patience = if catching_up { CAUGHT } else { self.silence };
+            let line = match tokio::time::timeout(patience, lines.next()).await {
+                Err(_) if catching_up => {
+                    state.behind = false;
+                    self.tell(News::Caught).await?;
+                    continue;
+                }
                 // What cut it off may be a server that is another one by now.
                 Ok(Some(line)) => line.inspect_err(|_| state.doubtful = true)?,
                 Ok(None) if listing.is_none() && (heard || started.elapsed() >= GOOD) => {
@@ -434,6 +451,7 @@ impl Follower {
                     let news = match listing.take() {
                         Some(listing) if listed => {
                             (state.unfinished, state.paged) = (0, false);
+                            state.behind = false;
                             listing.end()
                         }
                         unfinished => {
@@ -447,6 +465,11 @@ impl Follower {
             };
             heard = true;
             state.strikes = 0;
+            if catching_up && started.elapsed() >= GOOD {
+                // It goes on and on: what comes now is new.
+                state.behind = false;
+                self.tell(News::Caught).await?;
+            }
             // Until the list is whole there is no version to go on from.
             if listing.is_none() {
                 state.failures = 0;

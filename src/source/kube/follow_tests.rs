@@ -156,6 +156,7 @@ impl Followed {
                 }
                 News::Lost(error) => format!("lost: {error}"),
                 News::Found => "found".to_owned(),
+                News::Caught => "caught".to_owned(),
                 News::Restarted | News::Heard => continue,
             });
         }
@@ -429,7 +430,8 @@ async fn a_server_that_is_busy_or_lets_nobody_in_is_not_asked_for_a_new_list() {
     assert_eq!(followed.hear(2).await, ["+Namespace a", "listed 1 0"]);
     let asked = followed.asked(8).await;
     assert_eq!(asked[1..], ["resourceVersion=7"; 7]);
-    assert_eq!(followed.hear(3).await[1..], ["found", "+Namespace b"]);
+    let back = followed.hear(4).await;
+    assert_eq!(back[1..], ["found", "+Namespace b", "caught"]);
 }
 
 #[tokio::test]

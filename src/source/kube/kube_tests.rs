@@ -95,11 +95,13 @@ async fn without_policies_or_namespaces_it_is_behind() {
     let mut behind = |news| state.take(vec![news]).unwrap().behind;
     assert_eq!(behind(lost(ObjectKind::Pod, "reset")), None);
     for kind in [ObjectKind::NetworkPolicy, ObjectKind::Namespace] {
-        assert_eq!(
-            behind(lost(kind, "forbidden")).as_deref(),
-            Some("forbidden")
-        );
-        assert_eq!(behind((kind, News::Found)), None);
+        for end in [(kind, News::Caught), listed(kind, &[])] {
+            let reason = behind(lost(kind, "forbidden"));
+            assert_eq!(reason.as_deref(), Some("forbidden"));
+            // What was missed comes after that.
+            assert!(behind((kind, News::Found)).is_some());
+            assert_eq!(behind(end), None);
+        }
     }
 }
 

@@ -95,6 +95,8 @@ type Problems = BTreeMap<String, (Option<ObjectKey>, ObjectKind, Vec<SourceProbl
 struct State {
     listed: BTreeSet<ObjectKind>,
     lost: BTreeMap<ObjectKind, String>,
+    /// The reasons of losses by which something may have been missed that has not been told yet.
+    behind: BTreeMap<ObjectKind, String>,
     problems: Problems,
     reporter: Reporter,
     observer: Arc<Observer>,
@@ -105,6 +107,7 @@ impl State {
         Self {
             listed: BTreeSet::new(),
             lost: BTreeMap::new(),
+            behind: BTreeMap::new(),
             problems: BTreeMap::new(),
             reporter,
             observer,
@@ -158,6 +161,7 @@ impl State {
                             }
                     });
                     changed |= self.problems.len() != before;
+                    changed |= self.behind.remove(&kind).is_some();
                     if !self.listed.insert(kind) {
                         metrics.relisted(kind);
                     }
@@ -167,9 +171,11 @@ impl State {
                 News::Lost(error) => {
                     metrics.error(ErrorKind::Api);
                     self.lost.insert(kind, error.to_string());
+                    self.behind.insert(kind, error.to_string());
                     changed = true;
                 }
                 News::Found => changed |= self.lost.remove(&kind).is_some(),
+                News::Caught => changed |= self.behind.remove(&kind).is_some(),
                 News::Heard => {}
                 News::Restarted => metrics.watch_restarted(kind),
             }
@@ -186,7 +192,7 @@ impl State {
 
     fn behind(&self) -> Option<String> {
         let mut kinds = [ObjectKind::NetworkPolicy, ObjectKind::Namespace].iter();
-        kinds.find_map(|kind| self.lost.get(kind)).cloned()
+        kinds.find_map(|kind| self.behind.get(kind)).cloned()
     }
 
     fn standing(&self) -> Vec<SourceProblem> {

@@ -15,7 +15,7 @@ use crate::result::{links, passed_on};
 const SHORT: Duration = Duration::from_secs(2);
 
 /// How much sooner than the plugin the daemon gives up at least, so that its reason is heard; where there is more time, an
-/// eighth of it.
+/// eighth of it, but no more than half of what is left.
 const MARGIN: Duration = Duration::from_millis(250);
 
 /// The specification's error codes, and this plugin's own from 100.
@@ -193,10 +193,13 @@ fn add(config: &Config, container: &Container) -> Result<Answer, Failure> {
         return Ok(answer);
     };
     let pod = format!("{}/{}", attachment.pod.namespace, attachment.pod.name);
-    let margin = MARGIN.max(config.timeout / 8);
+    let margin = config.timeout / 8;
     let command = move |left: Duration| Command::Add {
         attachment: attachment.clone(),
-        patience: u64::try_from(left.saturating_sub(margin).as_millis()).unwrap_or(u64::MAX),
+        patience: {
+            let margin = MARGIN.max(margin.min(left / 2));
+            u64::try_from(left.saturating_sub(margin).as_millis()).unwrap_or(u64::MAX)
+        },
     };
     let outcome = client::ask(&config.socket, config.timeout, Wait::ForDaemon, command);
     match (failure(config, outcome), config.on_unreachable) {
