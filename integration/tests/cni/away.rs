@@ -45,7 +45,9 @@ fn without_a_daemon_a_start_fails_or_passes_as_configured() -> Result<(), Error>
     assert_eq!(failed.json["code"], 11, "{failed:?}");
     assert_eq!(failed.json["cniVersion"], "0.3.1");
     let message = failed.json["msg"].as_str().unwrap_or_default();
-    assert!(message.contains("can't be reached"), "{message}");
+    for part in ["can't be reached", "`selvedge cni uninstall`"] {
+        assert!(message.contains(part), "{message}");
+    }
     assert!(failed.took < Duration::from_secs(10), "{failed:?}");
     println!("fail: {message}; after {:?}", failed.took);
     // What a runtime does then, and what kubelet does next.

@@ -180,6 +180,11 @@ fn failure(config: &Config, outcome: Result<Result<(), Refusal>, ClientError>) -
             };
             (code, refusal.message)
         }
+        Err(error @ ClientError::Unreachable { .. }) => {
+            let mend =
+                "where Selvedge is gone for good, `selvedge cni uninstall` takes the plugin away";
+            (Code::TryAgain, format!("{error}; {mend}"))
+        }
         Err(error) => (Code::TryAgain, error.to_string()),
     };
     Some(Failure::new(code, message).of(&config.version))
