@@ -170,10 +170,7 @@ impl Run {
         match runtime.block_on(enforce::run(settings)) {
             Ok(()) => Ok(Done::Clean),
             Err(
-                error @ (DaemonError::Bridge(_)
-                | DaemonError::Access(_)
-                | DaemonError::Http(_)
-                | DaemonError::Cni(_)),
+                error @ (DaemonError::Bridge(_) | DaemonError::Access(_) | DaemonError::Http(_)),
             ) => Err(Failure::input(error)),
             Err(error) => Err(Failure::unreachable(error)),
         }

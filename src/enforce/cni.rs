@@ -43,15 +43,15 @@ struct Waiting {
 }
 
 impl Cni {
-    /// Listens for the plugin on a socket and hands what it asks for to `send`, which says when nobody takes it any more.
-    /// The change that comes with it is what was known before.
-    pub fn start(
+    /// Listens for the plugin on a socket and hands what it asks for to what `way` makes, once there is a socket; that says when
+    /// nobody takes it any more. The change that comes with it is what was known before.
+    pub fn start<S: Fn(Ask) -> bool + Send + Sync + 'static>(
         socket: &Path,
         observer: &Arc<Observer>,
-        send: impl Fn(Ask) -> bool + Send + Sync + 'static,
+        way: impl FnOnce() -> S,
     ) -> Result<(Self, Change), SocketError> {
         let (server, store, records, problems) = Server::bind(socket)?;
-        tokio::task::spawn(server.serve(observer.clone(), send));
+        tokio::task::spawn(server.serve(observer.clone(), way()));
         for problem in problems {
             observer.metrics.error(ErrorKind::Attachment);
             warn!("{problem}");

@@ -2,7 +2,6 @@
 //! act on it.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use selvedge_nft::{Conntrack, Dataplane, DataplaneError, IfName, Kernel, Ownership};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::cni::Cni;
 use super::committer::Outcome;
+use super::hearing::{heard, listen};
 use super::host::{self, Filtered, Link};
 use super::links::{self, LinksError};
 use super::lock::Lock;
@@ -30,12 +29,12 @@ use super::standing::Standing;
 use crate::cluster::Text;
 use crate::cluster::object::{Event, Object, ObjectKey, ObjectKind};
 use crate::cni::Ask;
-use crate::compile::{Host, tables};
+use crate::compile::Host;
 use crate::observe::{Condition, ErrorKind, Observer};
 use crate::source::kube::{self, Connection};
 use crate::source::{Notice, SourceProblem, Update, watch};
 
-/// How often the host's switches are looked at, and a port that was taken.
+/// How often the host's switches are looked at, and a port or socket that could not be had.
 const HOST_CHECK: Duration = Duration::from_secs(10);
 
 /// Notices that may wait for the source to show them; the log has all.
@@ -170,12 +169,16 @@ pub async fn run_on<D: Dataplane>(
         let revoker = Revoker::start(Conntrack::open, observer.clone(), tell);
         state.revoker = Some(revoker.map_err(|source| DaemonError::Thread { source })?);
     }
-    if let Some(socket) = &settings.cni {
-        let feed = feed("the CNI plugin's socket");
-        let (cni, known) = Cni::start(socket, &observer, move |ask| feed.send(Input::Cni(ask)))?;
-        state.changes.push(known);
-        state.cni = Some(cni);
-    }
+    let hear_plugin = |state: &mut State<D>| {
+        let Some(socket) = settings.cni.as_ref().filter(|_| state.cni.is_none()) else {
+            return false;
+        };
+        state.hear_plugin(socket, || {
+            let feed = feed("the CNI plugin's socket");
+            move |ask| feed.send(Input::Cni(ask))
+        })
+    };
+    hear_plugin(&mut state);
     let mut check = tokio::time::interval(HOST_CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut retry_at: Option<Instant> = None;
@@ -191,6 +194,9 @@ pub async fn run_on<D: Dataplane>(
                 serving.check();
                 state.check();
                 state.have_filtered();
+                if hear_plugin(&mut state) {
+                    retry_at = state.step();
+                }
             }
             () = heard(interference.as_ref()) => {
                 if state.reconciler.listen() {
@@ -229,40 +235,6 @@ fn ownership(own_table: bool, dataplane: &mut impl Dataplane) -> Result<Ownershi
     Ok(Ownership::Anyone)
 }
 
-/// Begins to listen for what others do to our tables; what becomes readable when there is something.
-fn listen(dataplane: &mut Kernel) -> Option<AsyncFd<OwnedFd>> {
-    listening(dataplane)
-        .inspect_err(|reason| warn!("what others do to the ruleset goes unheard: {reason}"))
-        .ok()
-}
-
-#[expect(
-    deprecated,
-    reason = "it is about types whose descriptor may change; an OwnedFd's does not, and the new way is unsafe to call"
-)]
-fn listening(dataplane: &mut Kernel) -> Result<AsyncFd<OwnedFd>, Box<dyn Error>> {
-    dataplane.listen(tables())?;
-    let news = dataplane.news().ok_or("there is nothing to listen to")?;
-    let news = news.try_clone_to_owned()?;
-    Ok(AsyncFd::with_interest(news, NEWS)?)
-}
-
-/// News, or that some was lost: where none is left to be read by then, that is an error alone (`netlink_overrun`), and until it
-/// is taken the kernel tells no more.
-const NEWS: Interest = Interest::READABLE.add(Interest::ERROR);
-
-/// Waits until there is something to be heard.
-async fn heard(interference: Option<&AsyncFd<OwnedFd>>) {
-    let Some(interference) = interference else {
-        return std::future::pending().await;
-    };
-    match interference.ready(NEWS).await {
-        // Everything is taken after this, so the next readiness is news.
-        Ok(mut ready) => ready.clear_ready(),
-        Err(_) => std::future::pending().await,
-    }
-}
-
 /// What the loop knows.
 struct State<D> {
     reconciler: Reconciler<D>,
@@ -298,6 +270,7 @@ struct State<D> {
     source_problems: Standing,
     host_problems: Standing,
     link_problems: Standing,
+    cni_problems: Standing,
 }
 
 impl<D: Dataplane> State<D> {
@@ -332,6 +305,28 @@ impl<D: Dataplane> State<D> {
             source_problems: Standing::default(),
             host_problems: Standing::default(),
             link_problems: Standing::default(),
+            cni_problems: Standing::default(),
+        }
+    }
+
+    /// Begins to hear the CNI plugin; whether it does. Who holds the socket's place must not keep policies from being enforced.
+    fn hear_plugin<S>(&mut self, socket: &Path, way: impl FnOnce() -> S) -> bool
+    where
+        S: Fn(Ask) -> bool + Send + Sync + 'static,
+    {
+        match Cni::start(socket, &self.observer, way) {
+            Ok((cni, known)) => {
+                self.cni_problems.update([]);
+                self.changes.push(known);
+                self.cni = Some(cni);
+                true
+            }
+            Err(error) => {
+                self.observer.metrics.error(ErrorKind::Attachment);
+                let effect = "pods that start by the CNI plugin wait; it is tried again";
+                self.cni_problems.update([format!("{error}; {effect}")]);
+                false
+            }
         }
     }
 

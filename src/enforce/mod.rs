@@ -12,6 +12,7 @@
 //! - `parting`: policies that are gone before the pods of their namespace · `inherited`: those that were so at the start
 //! - `quarantine`: policies and pods' chains that the kernel refuses to take
 //! - [`revocation`]: connections that were open when their permission went
+//! - `hearing`: what others do to the tables
 //! - [`lock`]: one writer a network namespace
 //! - [`links`]: the host's interfaces from rtnetlink · [`host`]: which of them are the pods', and what else must be so
 //! - `serving`: health and metrics, once their address is free
@@ -21,6 +22,7 @@ pub mod attached;
 mod cni;
 pub mod committer;
 pub mod daemon;
+mod hearing;
 pub mod host;
 mod inherited;
 pub mod links;

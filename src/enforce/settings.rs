@@ -8,7 +8,6 @@ use ipnetwork::IpNetwork;
 use selvedge_nft::{DataplaneError, IfName, InvalidName};
 
 use super::lock::LockError;
-use crate::cni::SocketError;
 use crate::observe::{HttpAddress, HttpError};
 use crate::source::kube::{Access, AccessError};
 
@@ -74,9 +73,6 @@ pub enum DaemonError {
     /// Health and metrics can't be served.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// The CNI plugin can't be heard.
-    #[error(transparent)]
-    Cni(#[from] SocketError),
     /// There is no thread that could end connections.
     #[error("a thread can't be started: {source}")]
     Thread {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use selvedge_lab::{Error, stage};
 use serde_json::json;
 
-use super::Stage;
+use super::{PATIENCE, Stage};
 
 #[test]
 fn garbage_and_crowds_keep_no_pod_from_starting() -> Result<(), Error> {
@@ -79,5 +79,30 @@ fn garbage_and_crowds_keep_no_pod_from_starting() -> Result<(), Error> {
         "{refused:?}"
     );
     daemon.wait_for_output("somebody who is not root", Duration::from_secs(20))?;
+    Ok(())
+}
+
+#[test]
+fn a_place_that_is_open_to_others_is_not_used_until_it_is_not() -> Result<(), Error> {
+    let mut on = Stage::new()?;
+    let path = on.socket();
+    let directory = path.parent().unwrap();
+    fs::create_dir(directory).unwrap();
+    let open_to_all = |mode| fs::set_permissions(directory, fs::Permissions::from_mode(mode));
+    open_to_all(0o777).unwrap();
+    // The policies are in force all the same.
+    let daemon = on.daemon()?;
+    daemon.wait_for_output("others may write there", PATIENCE)?;
+    assert!(!path.exists());
+    open_to_all(0o755).unwrap();
+    daemon.wait_for_output("the CNI plugin is heard", PATIENCE)?;
+    let runtime = on.runtime()?;
+    let sandbox = on.sandbox("shop/web", None)?;
+    runtime.add(&sandbox)?;
+    assert!(
+        daemon
+            .stderr()
+            .contains("no longer so: the CNI socket's directory")
+    );
     Ok(())
 }
