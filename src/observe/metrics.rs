@@ -229,18 +229,12 @@ impl Metrics {
                 "source_synced",
                 "Whether all objects have been read once (1) or not yet (0)",
             ),
-            last_api_contact: {
-                let family = Family::default();
-                for kind in ObjectKind::ALL {
-                    drop(family.get_or_create(&object_label(kind)));
-                }
-                put_seconds(
-                    ours,
-                    "last_api_contact_timestamp",
-                    "When the API server last said anything of a kind of object, since the epoch; 0 for never",
-                    family,
-                )
-            },
+            last_api_contact: put_seconds(
+                ours,
+                "last_api_contact_timestamp",
+                "When the API server last said anything of a kind of object, since the epoch; 0 for never",
+                each(ObjectKind::ALL.map(object_label)),
+            ),
             watch_restarts: put_each(
                 ours,
                 "watch_restarts",
@@ -404,7 +398,20 @@ where
     Family<Labels<N>, M>: Metric + Default,
     fn() -> M: MetricConstructor<M>,
 {
-    let family: Family<Labels<N>, M> = put(registry, name, help);
+    let family = each(labels);
+    registry.register(name, help, family.clone());
+    family
+}
+
+/// The same, of nobody's registry yet.
+fn each<M, const N: usize>(labels: impl IntoIterator<Item = Labels<N>>) -> Family<Labels<N>, M>
+where
+    M: Clone + Default,
+    Labels<N>: Clone + Hash + Eq,
+    Family<Labels<N>, M>: Default,
+    fn() -> M: MetricConstructor<M>,
+{
+    let family: Family<Labels<N>, M> = Family::default();
     for label in labels {
         drop(family.get_or_create(&label));
     }

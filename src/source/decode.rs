@@ -93,31 +93,11 @@ fn collect<'a>(
 ) {
     let own = |key| value.get(key).and_then(Value::as_str);
     let api_version = own("apiVersion").or(inherited.api_version);
-    let Some(kind) = own("kind").or(inherited.kind) else {
-        match value {
-            // Objects that nobody made a List of. Other lists, such as patches, are none.
-            Value::Array(values) if values.iter().any(|item| item.get("apiVersion").is_some()) => {
-                leaves.push(Leaf {
-                    kind: None,
-                    api_version,
-                    index,
-                    value,
-                });
-            }
-            _ if is_object_like(value) || index.is_some() => {
-                leaves.push(Leaf {
-                    kind: None,
-                    api_version,
-                    index,
-                    value,
-                });
-            }
-            _ => {}
-        }
-        return;
-    };
-    if let (Some(of), Some(Value::Array(values))) = (kind.strip_suffix("List"), value.get("items"))
-    {
+    let kind = own("kind").or(inherited.kind);
+    if let (Some(of), Some(Value::Array(values))) = (
+        kind.and_then(|kind| kind.strip_suffix("List")),
+        value.get("items"),
+    ) {
         let inherited = Inherited {
             kind: (!of.is_empty()).then_some(of),
             api_version: (!of.is_empty()).then_some(api_version).flatten(),
@@ -128,18 +108,24 @@ fn collect<'a>(
         }
         return;
     }
-    leaves.push(Leaf {
-        kind: Some(kind),
-        api_version,
-        index,
-        value,
-    });
+    if kind.is_some() || index.is_some() || is_meant(value) {
+        leaves.push(Leaf {
+            kind,
+            api_version,
+            index,
+            value,
+        });
+    }
 }
 
-/// Whether a value is an object but for its kind. Helm's charts have an apiVersion, too.
-fn is_object_like(value: &Value) -> bool {
+/// Whether what has no kind is meant as an object, or as objects that nobody made a List of. Helm's charts have an
+/// apiVersion, too, and other lists, such as patches, none.
+fn is_meant(value: &Value) -> bool {
     let has = |key| value.get(key).is_some();
-    has("apiVersion") && (has("metadata") || has("spec") || has("items"))
+    match value {
+        Value::Array(values) => values.iter().any(|item| item.get("apiVersion").is_some()),
+        _ => has("apiVersion") && (has("metadata") || has("spec") || has("items")),
+    }
 }
 
 fn item(leaf: &Leaf<'_>) -> Option<Item> {
